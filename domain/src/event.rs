@@ -1,0 +1,257 @@
+//! Every kind of event there is: its name, its version, which of its fields
+//! are personal, and how an old one is read today.
+//!
+//! Names are never changed and versions never reused. To change the shape of
+//! an event: raise its version in [`EVENT_TYPES`], add an [`Upcast`] from the
+//! old one, and leave the old example in `tests/recorded/` where it is.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{Provider, audit, call, delivery, line, message, user};
+
+/// A kind of event, as this version of the program writes it.
+#[derive(Debug)]
+pub struct EventType {
+    /// The name in the ledger.
+    pub name: &'static str,
+    /// The version in the ledger.
+    pub version: &'static str,
+    /// Fields that hold the telephone number or address of a client.
+    pub contacts: &'static [&'static str],
+    /// Other fields that hold personal data: names, words, recordings.
+    pub personal: &'static [&'static str],
+}
+
+/// Every kind of event. What is not named personal here must not be.
+pub const EVENT_TYPES: &[EventType] = &[
+    EventType {
+        name: "call.completed",
+        version: "1",
+        contacts: &["phone_number"],
+        personal: &["summary", "summary_title", "analysis", "dynamic_variables", "transcript"],
+    },
+    EventType { name: "call.audio_received", version: "1", contacts: &[], personal: &[] },
+    EventType {
+        name: "call.initiation_failed",
+        version: "1",
+        contacts: &["phone_number"],
+        personal: &[],
+    },
+    EventType {
+        name: "call.progressed",
+        version: "1",
+        contacts: &["phone_number"],
+        personal: &["recording_url"],
+    },
+    EventType {
+        name: "message.received",
+        version: "1",
+        contacts: &["contact"],
+        personal: &["contact_name", "content", "media", "location", "button"],
+    },
+    EventType {
+        name: "message.sent",
+        version: "1",
+        contacts: &["contact"],
+        personal: &["content", "media"],
+    },
+    EventType { name: "message.status_changed", version: "1", contacts: &["contact"], personal: &[] },
+    EventType { name: "line.status_changed", version: "1", contacts: &[], personal: &[] },
+    EventType { name: "delivery.quarantined", version: "1", contacts: &[], personal: &[] },
+    EventType { name: "audit.recorded", version: "1", contacts: &[], personal: &["from"] },
+    EventType { name: "user.registered", version: "1", contacts: &[], personal: &["name", "email"] },
+];
+
+/// The kind of event with this name.
+pub fn event_type(name: &str) -> Option<&'static EventType> {
+    EVENT_TYPES.iter().find(|kind| kind.name == name)
+}
+
+/// The version in which events of this name are written today.
+pub(crate) fn version(name: &str) -> &'static str {
+    event_type(name).map_or("1", |kind| kind.version)
+}
+
+/// How the payload of an old version becomes that of the next.
+pub struct Upcast {
+    /// The event's name.
+    pub name: &'static str,
+    /// The version it reads.
+    pub from: &'static str,
+    /// The version it makes.
+    pub to: &'static str,
+    /// Turns the one into the other.
+    pub apply: fn(&mut Value),
+}
+
+/// Every step from an old version to a newer one.
+pub const UPCASTS: &[Upcast] = &[];
+
+/// Any event of the ledger.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Event {
+    /// Of a `call` stream.
+    Call(call::Event),
+    /// Of a `chat` or `sms` stream.
+    Message(message::Event),
+    /// Of a `line` stream.
+    Line(line::Event),
+    /// Of a `delivery` stream.
+    Delivery(delivery::Event),
+    /// Of an `audit` stream.
+    Audit(audit::Event),
+    /// Of a `user` stream.
+    User(user::Event),
+}
+
+/// An event as it stands on the ledger.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recorded {
+    /// Its place in the one total order: commit order, from 1, with gaps.
+    pub position: i64,
+    /// The kind of aggregate.
+    pub aggregate_type: String,
+    /// The aggregate.
+    pub aggregate_id: String,
+    /// Its place in its stream, from 1, without gaps.
+    pub sequence: i64,
+    /// What happened.
+    pub event: Event,
+    /// When it happened, by the provider's word or else the time of receipt.
+    pub occurred_at: DateTime<Utc>,
+    /// When the ledger took it.
+    pub recorded_at: DateTime<Utc>,
+    /// The delivery that brought it.
+    pub delivery_id: Option<uuid::Uuid>,
+    /// The provider that told us.
+    pub provider: Option<Provider>,
+}
+
+/// Why an event of the ledger could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum UnreadableEvent {
+    /// This program is older than the event, or the ledger is not ours.
+    #[error("unknown event {name} version {version}: is this program older than the ledger?")]
+    Unknown {
+        /// The event's name.
+        name: String,
+        /// Its version.
+        version: String,
+    },
+    /// It is not of the shape that its name and version promise.
+    #[error("event {name} has an unexpected shape: {source}")]
+    Shape {
+        /// The event's name.
+        name: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+impl Event {
+    /// The event's name in the ledger.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Call(call::Event::Completed(_)) => "call.completed",
+            Self::Call(call::Event::AudioReceived(_)) => "call.audio_received",
+            Self::Call(call::Event::InitiationFailed(_)) => "call.initiation_failed",
+            Self::Call(call::Event::Progressed(_)) => "call.progressed",
+            Self::Message(message::Event::Received(_)) => "message.received",
+            Self::Message(message::Event::Sent(_)) => "message.sent",
+            Self::Message(message::Event::StatusChanged(_)) => "message.status_changed",
+            Self::Line(line::Event::StatusChanged(_)) => "line.status_changed",
+            Self::Delivery(delivery::Event::Quarantined(_)) => "delivery.quarantined",
+            Self::Audit(audit::Event::Recorded(_)) => "audit.recorded",
+            Self::User(user::Event::Registered(_)) => "user.registered",
+        }
+    }
+
+    /// The event's version in the ledger.
+    pub fn version(&self) -> &'static str {
+        version(self.name())
+    }
+
+    /// Reads an event of any released version.
+    ///
+    /// # Errors
+    /// [`UnreadableEvent`] when this program does not know the event.
+    pub fn read(name: &str, version: &str, payload: &str) -> Result<Self, UnreadableEvent> {
+        Self::read_with(UPCASTS, name, version, payload)
+    }
+
+    fn read_with(
+        upcasts: &[Upcast],
+        name: &str,
+        version: &str,
+        payload: &str,
+    ) -> Result<Self, UnreadableEvent> {
+        let unknown = || UnreadableEvent::Unknown { name: name.to_owned(), version: version.to_owned() };
+        let kind = event_type(name).ok_or_else(unknown)?;
+        if version == kind.version {
+            return Self::read_current(name, payload);
+        }
+        let mut value: Value = serde_json::from_str(payload)
+            .map_err(|source| UnreadableEvent::Shape { name: name.to_owned(), source })?;
+        let mut at = version;
+        while at != kind.version {
+            let step = upcasts
+                .iter()
+                .find(|step| step.name == name && step.from == at)
+                .ok_or_else(unknown)?;
+            (step.apply)(&mut value);
+            at = step.to;
+        }
+        Self::read_current(name, &value.to_string())
+    }
+
+    fn read_current(name: &str, payload: &str) -> Result<Self, UnreadableEvent> {
+        let family = name.split('.').next().unwrap_or_default();
+        let event = match family {
+            "call" => serde_json::from_str(payload).map(Self::Call),
+            "message" => serde_json::from_str(payload).map(Self::Message),
+            "line" => serde_json::from_str(payload).map(Self::Line),
+            "delivery" => serde_json::from_str(payload).map(Self::Delivery),
+            "audit" => serde_json::from_str(payload).map(Self::Audit),
+            _ => serde_json::from_str(payload).map(Self::User),
+        };
+        event.map_err(|source| UnreadableEvent::Shape { name: name.to_owned(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_version_is_read_through_every_step_to_todays() {
+        const STEPS: &[Upcast] = &[
+            Upcast {
+                name: "line.status_changed",
+                from: "-1",
+                to: "0",
+                apply: |v| v["line_id"] = v["project"].take(),
+            },
+            Upcast {
+                name: "line.status_changed",
+                from: "0",
+                to: "1",
+                apply: |v| v["status"] = Value::from(v["state"].as_str().unwrap_or("?").to_lowercase()),
+            },
+        ];
+        let old = r#"{"type":"line.status_changed","project":"p","state":"READY"}"#;
+        let event = Event::read_with(STEPS, "line.status_changed", "-1", old).unwrap();
+        let Event::Line(line::Event::StatusChanged(changed)) = event else { panic!("{event:?}") };
+        assert_eq!((changed.line_id.as_str(), changed.status.as_str()), ("p", "ready"));
+    }
+
+    #[test]
+    fn what_this_program_does_not_know_it_does_not_guess() {
+        let unknown = Event::read("call.imagined", "1", "{}").unwrap_err();
+        assert!(unknown.to_string().contains("older than the ledger"), "{unknown}");
+        let newer = Event::read("line.status_changed", "99", "{}").unwrap_err();
+        assert!(matches!(newer, UnreadableEvent::Unknown { .. }));
+    }
+}

@@ -1,0 +1,186 @@
+//! Telephone numbers: reading, masking, and looking people up by them.
+//!
+//! Every lookup by phone goes through [`PhoneIndex`], so that a number never
+//! has to be a key in the clear.
+
+use std::fmt;
+
+use hmac::{Hmac, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+
+/// Fewest digits, country code included, that are taken for a number.
+const E164_DIGITS_MIN: usize = 7;
+/// Most digits that E.164 allows, country code included.
+const E164_DIGITS_MAX: usize = 15;
+/// How many of the last digits a masked number still shows.
+const SHOWN_DIGITS: usize = 4;
+
+/// A number in E.164: `+`, a country code that does not begin with 0, at most
+/// fifteen digits. Whether it exists is not checked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PhoneNumber(String);
+
+/// Why a text is no telephone number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not a phone number in E.164 form, such as +573001234567")]
+pub struct InvalidPhone;
+
+impl PhoneNumber {
+    /// Reads strict E.164, `+573001234567`.
+    ///
+    /// # Errors
+    /// [`InvalidPhone`] when the text is anything else.
+    pub fn parse(text: &str) -> Result<Self, InvalidPhone> {
+        let digits = text.strip_prefix('+').ok_or(InvalidPhone)?;
+        Self::from_digits(digits)
+    }
+
+    /// Reads the digits of E.164 without the `+`, as builderbot writes them.
+    ///
+    /// # Errors
+    /// [`InvalidPhone`] when the text is anything else.
+    pub fn from_digits(digits: &str) -> Result<Self, InvalidPhone> {
+        let plausible = (E164_DIGITS_MIN..=E164_DIGITS_MAX).contains(&digits.len())
+            && digits.bytes().all(|b| b.is_ascii_digit())
+            && !digits.starts_with('0');
+        plausible
+            .then(|| Self(format!("+{digits}")))
+            .ok_or(InvalidPhone)
+    }
+
+    /// The number with its `+`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The number without its `+`.
+    pub fn digits(&self) -> &str {
+        &self.0[1..]
+    }
+}
+
+impl fmt::Display for PhoneNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Hides a number but for its country code and last four digits:
+/// `+573001234567` becomes `+57******4567`. What is not a number (a group, a
+/// provider's own id) keeps its last four characters only.
+pub fn mask(address: &str) -> String {
+    let shown_from = address
+        .char_indices()
+        .rev()
+        .nth(SHOWN_DIGITS - 1)
+        .map_or(0, |(at, _)| at);
+    let kept = match PhoneNumber::parse(address) {
+        Ok(_) => 1 + country_code_len(address),
+        Err(_) => 0,
+    };
+    if shown_from <= kept {
+        return "*".repeat(address.chars().count());
+    }
+    let hidden = address[kept..shown_from].chars().count();
+    format!("{}{}{}", &address[..kept], "*".repeat(hidden), &address[shown_from..])
+}
+
+/// Masks every occurrence of `address` in a text, with or without its `+`.
+pub fn mask_in(text: &str, address: &str) -> String {
+    let bare = address.trim_start_matches('+');
+    if bare.len() <= SHOWN_DIGITS {
+        return text.to_owned();
+    }
+    let masked = mask(address);
+    text.replace(bare, masked.trim_start_matches('+'))
+}
+
+/// How many digits of a number are its country code; 1 when unknown.
+fn country_code_len(e164: &str) -> usize {
+    phonenumber::parse(None, e164)
+        .map(|number| number.code().value().to_string().len())
+        .unwrap_or(1)
+}
+
+/// The one way to look a person up by phone: a keyed hash, so that neither an
+/// index nor a stream id holds a number in the clear.
+#[derive(Clone)]
+pub struct PhoneIndex {
+    mac: Hmac<Sha256>,
+}
+
+impl fmt::Debug for PhoneIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PhoneIndex(secret)")
+    }
+}
+
+impl PhoneIndex {
+    /// An index under `secret`. The same secret must be used for the life of
+    /// a ledger: stream ids are made with it.
+    pub fn new(secret: &[u8]) -> Self {
+        let mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
+        Self { mac }
+    }
+
+    /// The key of an address: 32 hex digits (128 bits).
+    pub fn key(&self, address: &str) -> String {
+        let mut mac = self.mac.clone();
+        mac.update(address.as_bytes());
+        hex::encode(&mac.finalize().into_bytes()[..16])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_masked_number_shows_its_country_and_four_digits() {
+        assert_eq!(mask("+573001234567"), "+57******4567");
+        assert_eq!(mask("+14155550100"), "+1******0100");
+        assert_eq!(mask("+5491133334444"), "+54*******4444");
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_hidden_too() {
+        assert_eq!(mask("12036304@g.us"), "*********g.us");
+        assert_eq!(mask("ab"), "**");
+        assert_eq!(mask(""), "");
+    }
+
+    #[test]
+    fn every_occurrence_in_a_text_is_masked() {
+        assert_eq!(
+            mask_in("whatsapp:+573001234567, WaId 573001234567", "+573001234567"),
+            "whatsapp:+57******4567, WaId 57******4567"
+        );
+    }
+
+    #[test]
+    fn strict_reading_refuses_what_is_not_e164() {
+        for bad in ["", "+", "573001234567", "+57300", "+0573001234567", "+57 300 1234567", "+5730012345678901"] {
+            assert_eq!(PhoneNumber::parse(bad), Err(InvalidPhone), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn masking_never_panics_and_never_shows_more_than_it_may(text in "\\PC{0,24}") {
+            let masked = mask(&text);
+            prop_assert_eq!(masked.chars().count(), text.chars().count());
+        }
+
+        #[test]
+        fn a_number_has_one_key_and_the_key_does_not_hold_it(digits in "[1-9][0-9]{9,13}") {
+            let index = PhoneIndex::new(b"secret");
+            let number = format!("+{digits}");
+            prop_assert_eq!(index.key(&number), index.key(&number));
+            prop_assert!(!index.key(&number).contains(&digits));
+            prop_assert_ne!(index.key(&number), PhoneIndex::new(b"other").key(&number));
+        }
+    }
+}
