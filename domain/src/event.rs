@@ -30,9 +30,20 @@ pub const EVENT_TYPES: &[EventType] = &[
         name: "call.completed",
         version: "1",
         contacts: &["phone_number"],
-        personal: &["summary", "summary_title", "analysis", "dynamic_variables", "transcript"],
+        personal: &[
+            "summary",
+            "summary_title",
+            "analysis",
+            "dynamic_variables",
+            "transcript",
+        ],
     },
-    EventType { name: "call.audio_received", version: "1", contacts: &[], personal: &[] },
+    EventType {
+        name: "call.audio_received",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
     EventType {
         name: "call.initiation_failed",
         version: "1",
@@ -57,11 +68,36 @@ pub const EVENT_TYPES: &[EventType] = &[
         contacts: &["contact"],
         personal: &["content", "media"],
     },
-    EventType { name: "message.status_changed", version: "1", contacts: &["contact"], personal: &[] },
-    EventType { name: "line.status_changed", version: "1", contacts: &[], personal: &[] },
-    EventType { name: "delivery.quarantined", version: "1", contacts: &[], personal: &[] },
-    EventType { name: "audit.recorded", version: "1", contacts: &[], personal: &["from"] },
-    EventType { name: "user.registered", version: "1", contacts: &[], personal: &["name", "email"] },
+    EventType {
+        name: "message.status_changed",
+        version: "1",
+        contacts: &["contact"],
+        personal: &[],
+    },
+    EventType {
+        name: "line.status_changed",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "delivery.quarantined",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "audit.recorded",
+        version: "1",
+        contacts: &[],
+        personal: &["from"],
+    },
+    EventType {
+        name: "user.registered",
+        version: "1",
+        contacts: &[],
+        personal: &["name", "email"],
+    },
 ];
 
 /// The kind of event with this name.
@@ -188,13 +224,19 @@ impl Event {
         version: &str,
         payload: &str,
     ) -> Result<Self, UnreadableEvent> {
-        let unknown = || UnreadableEvent::Unknown { name: name.to_owned(), version: version.to_owned() };
+        let unknown = || UnreadableEvent::Unknown {
+            name: name.to_owned(),
+            version: version.to_owned(),
+        };
         let kind = event_type(name).ok_or_else(unknown)?;
         if version == kind.version {
             return Self::read_current(name, payload);
         }
-        let mut value: Value = serde_json::from_str(payload)
-            .map_err(|source| UnreadableEvent::Shape { name: name.to_owned(), source })?;
+        let mut value: Value =
+            serde_json::from_str(payload).map_err(|source| UnreadableEvent::Shape {
+                name: name.to_owned(),
+                source,
+            })?;
         let mut at = version;
         while at != kind.version {
             let step = upcasts
@@ -217,7 +259,10 @@ impl Event {
             "audit" => serde_json::from_str(payload).map(Self::Audit),
             _ => serde_json::from_str(payload).map(Self::User),
         };
-        event.map_err(|source| UnreadableEvent::Shape { name: name.to_owned(), source })
+        event.map_err(|source| UnreadableEvent::Shape {
+            name: name.to_owned(),
+            source,
+        })
     }
 }
 
@@ -238,19 +283,29 @@ mod tests {
                 name: "line.status_changed",
                 from: "0",
                 to: "1",
-                apply: |v| v["status"] = Value::from(v["state"].as_str().unwrap_or("?").to_lowercase()),
+                apply: |v| {
+                    v["status"] = Value::from(v["state"].as_str().unwrap_or("?").to_lowercase())
+                },
             },
         ];
         let old = r#"{"type":"line.status_changed","project":"p","state":"READY"}"#;
         let event = Event::read_with(STEPS, "line.status_changed", "-1", old).unwrap();
-        let Event::Line(line::Event::StatusChanged(changed)) = event else { panic!("{event:?}") };
-        assert_eq!((changed.line_id.as_str(), changed.status.as_str()), ("p", "ready"));
+        let Event::Line(line::Event::StatusChanged(changed)) = event else {
+            panic!("{event:?}")
+        };
+        assert_eq!(
+            (changed.line_id.as_str(), changed.status.as_str()),
+            ("p", "ready")
+        );
     }
 
     #[test]
     fn what_this_program_does_not_know_it_does_not_guess() {
         let unknown = Event::read("call.imagined", "1", "{}").unwrap_err();
-        assert!(unknown.to_string().contains("older than the ledger"), "{unknown}");
+        assert!(
+            unknown.to_string().contains("older than the ledger"),
+            "{unknown}"
+        );
         let newer = Event::read("line.status_changed", "99", "{}").unwrap_err();
         assert!(matches!(newer, UnreadableEvent::Unknown { .. }));
     }

@@ -17,12 +17,18 @@ pub struct StreamId {
 impl StreamId {
     /// A telephone call, by the provider's id of it (`conv_…`, `CA…`).
     pub fn call(provider_id: impl Into<String>) -> Self {
-        Self { aggregate_type: "call", aggregate_id: provider_id.into() }
+        Self {
+            aggregate_type: "call",
+            aggregate_id: provider_id.into(),
+        }
     }
 
     /// A text message, by the provider's id of it (`SM…`).
     pub fn sms(provider_id: impl Into<String>) -> Self {
-        Self { aggregate_type: "sms", aggregate_id: provider_id.into() }
+        Self {
+            aggregate_type: "sms",
+            aggregate_id: provider_id.into(),
+        }
     }
 
     /// The WhatsApp conversation with one contact through one provider.
@@ -35,17 +41,26 @@ impl StreamId {
 
     /// A connection of ours to WhatsApp, by the provider's project id.
     pub fn line(provider_id: impl Into<String>) -> Self {
-        Self { aggregate_type: "line", aggregate_id: provider_id.into() }
+        Self {
+            aggregate_type: "line",
+            aggregate_id: provider_id.into(),
+        }
     }
 
     /// What became of one delivery.
     pub fn delivery(id: uuid::Uuid) -> Self {
-        Self { aggregate_type: "delivery", aggregate_id: id.to_string() }
+        Self {
+            aggregate_type: "delivery",
+            aggregate_id: id.to_string(),
+        }
     }
 
     /// What one caller of ours did.
     pub fn audit(actor: impl Into<String>) -> Self {
-        Self { aggregate_type: "audit", aggregate_id: actor.into() }
+        Self {
+            aggregate_type: "audit",
+            aggregate_id: actor.into(),
+        }
     }
 }
 

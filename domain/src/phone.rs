@@ -84,7 +84,12 @@ pub fn mask(address: &str) -> String {
         return "*".repeat(address.chars().count());
     }
     let hidden = address[kept..shown_from].chars().count();
-    format!("{}{}{}", &address[..kept], "*".repeat(hidden), &address[shown_from..])
+    format!(
+        "{}{}{}",
+        &address[..kept],
+        "*".repeat(hidden),
+        &address[shown_from..]
+    )
 }
 
 /// Masks every occurrence of `address` in a text, with or without its `+`.
@@ -162,7 +167,15 @@ mod tests {
 
     #[test]
     fn strict_reading_refuses_what_is_not_e164() {
-        for bad in ["", "+", "573001234567", "+57300", "+0573001234567", "+57 300 1234567", "+5730012345678901"] {
+        for bad in [
+            "",
+            "+",
+            "573001234567",
+            "+57300",
+            "+0573001234567",
+            "+57 300 1234567",
+            "+5730012345678901",
+        ] {
             assert_eq!(PhoneNumber::parse(bad), Err(InvalidPhone), "{bad}");
         }
     }

@@ -57,7 +57,11 @@ impl Status {
 
     /// The one of two that counts.
     pub fn later(self, other: Self) -> Self {
-        if other.rank() > self.rank() { other } else { self }
+        if other.rank() > self.rank() {
+            other
+        } else {
+            self
+        }
     }
 
     /// Whether it says that the message did not arrive.
@@ -78,7 +82,11 @@ mod tests {
         assert_eq!(Delivered.later(Sent), Delivered);
         assert_eq!(Failed.later(Sent), Failed);
         assert_eq!(Undelivered.later(Queued), Undelivered);
-        assert_eq!(Undelivered.later(Delivered), Delivered, "a failure is final unless a delivery follows");
+        assert_eq!(
+            Undelivered.later(Delivered),
+            Delivered,
+            "a failure is final unless a delivery follows"
+        );
     }
 
     proptest! {

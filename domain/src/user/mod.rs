@@ -141,7 +141,13 @@ mod tests {
             user.apply(event);
         }
         assert_eq!(user.decide(Command::Register(ana())), Ok(vec![]));
-        let other = Registered { name: "Eva".into(), ..ana() };
-        assert_eq!(user.decide(Command::Register(other)), Err(Error::AlreadyRegistered));
+        let other = Registered {
+            name: "Eva".into(),
+            ..ana()
+        };
+        assert_eq!(
+            user.decide(Command::Register(other)),
+            Err(Error::AlreadyRegistered)
+        );
     }
 }
