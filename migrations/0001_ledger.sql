@@ -53,6 +53,8 @@ create table deliveries (
 create unique index deliveries_dedup_key on deliveries (dedup_key) where dedup_key is not null;
 -- What is the same for ten minutes only.
 create index deliveries_repeat_key on deliveries (repeat_key, received_at) where repeat_key is not null;
+-- What was read again, and whether it was understood.
+create index deliveries_reprocess_of on deliveries (reprocess_of) where reprocess_of is not null;
 -- The exceptions are what people look for.
 create index deliveries_exceptions on deliveries (verdict, id) where verdict <> 'accepted';
 create index deliveries_provider on deliveries (provider, id);

@@ -1,1 +1,16 @@
-//! x
+//! Bitácora: an append-only ledger of every call, WhatsApp and SMS webhook of
+//! a contact centre. The map of the code is in ARCHITECTURE.md.
+
+pub mod accounts;
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod http;
+pub mod ledger;
+mod local;
+pub mod local_postgres;
+pub mod providers;
+pub mod serve;
+pub mod telemetry;
+mod worker;

@@ -86,6 +86,15 @@ pub enum Identity {
     Windowed(DedupKey),
 }
 
+impl Identity {
+    /// The digest behind it.
+    pub const fn key(&self) -> DedupKey {
+        match self {
+            Self::Lasting(key) | Self::Windowed(key) => *key,
+        }
+    }
+}
+
 /// How long the same bytes count as the same delivery, where the provider
 /// gives nothing better to tell repeats by.
 pub const REPEAT_WINDOW_MINUTES: i64 = 10;

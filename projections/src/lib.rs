@@ -1,1 +1,38 @@
-//! x
+//! The read models of Bitácora and the engine that folds them from the ledger.
+//!
+//! Each read model is one file: its row, the SQL that writes it and the SQL
+//! that reads it. What an event does to the rows is decided by pure folds, so
+//! that the same code answers live reads, replays and questions about the past.
+//!
+//! Nothing here writes to the ledger, calls a provider or knows HTTP. A
+//! projection never refuses a fact; an event that it cannot read stops it,
+//! loudly, at that position. Every row is a function of the ledger alone: no
+//! clock, no random number and no sequence goes into one.
+
+pub mod audit_log;
+pub mod call_details;
+pub mod engine;
+pub mod feed;
+mod interaction;
+pub mod interaction_events;
+pub mod interactions;
+pub mod messages;
+mod sql;
+mod text;
+mod time;
+pub mod users;
+
+use std::sync::Arc;
+
+use domain::PhoneIndex;
+
+pub use engine::{Engine, Progress, Projection};
+
+/// Every projection there is, in the order in which they are listed.
+pub fn all(phones: &PhoneIndex) -> Vec<Arc<dyn Projection>> {
+    vec![
+        Arc::new(interactions::Interactions::new(phones.clone())),
+        Arc::new(audit_log::AuditLog),
+        Arc::new(users::Users),
+    ]
+}

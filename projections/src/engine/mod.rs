@@ -1,0 +1,286 @@
+//! Folds the ledger into the read models, each event exactly once.
+//!
+//! A projection's rows and its checkpoint move in one transaction, so a crash
+//! between two batches counts nothing twice and loses nothing. The checkpoint
+//! row is the lock that elects one replica to fold; the others go on.
+//!
+//! The engine owns no loop and no clock: whoever owns one calls
+//! [`Engine::run_once`] again and again.
+
+mod rebuild;
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use domain::event::Recorded;
+use sqlx::{FromRow, PgConnection, PgPool};
+use tokio::sync::watch;
+
+pub use rebuild::{Difference, Rebuild, RebuildProgress};
+pub use status::{RebuildStatus, State, Status};
+
+use crate::feed;
+
+/// Most events that one transaction folds.
+pub const BATCH_EVENTS_MAX: i64 = 2_000;
+/// How often one that waits looks again when no engine here told it anything:
+/// another replica may be the one that folds.
+const WAIT_POLL: Duration = Duration::from_millis(25);
+
+/// A set of tables that are folded together from the ledger.
+#[async_trait]
+pub trait Projection: Send + Sync {
+    /// Its name: lower case letters and `_`, for it becomes part of SQL.
+    fn name(&self) -> &'static str;
+
+    /// Raised whenever the same ledger gives other rows than before. The old
+    /// rows are then rebuilt.
+    fn version(&self) -> i32;
+
+    /// The tables that are its own.
+    fn tables(&self) -> &'static [&'static str];
+
+    /// The types of the events that it reads.
+    fn event_types(&self) -> &'static [&'static str];
+
+    /// Folds events, in their order, into the tables. The tables' names must
+    /// not be qualified: a rebuild puts others in their place.
+    async fn apply(&self, conn: &mut PgConnection, batch: &[Recorded]) -> anyhow::Result<()>;
+}
+
+/// What a turn did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// There was nothing to do.
+    Idle,
+    /// A batch was folded. There may be more.
+    Worked {
+        /// How many events.
+        events: usize,
+        /// Up to which position.
+        position: i64,
+    },
+    /// Another replica has it in hand.
+    HeldElsewhere,
+    /// The rows are of an older version; see [`Engine::rebuilds_due`].
+    NeedsRebuild,
+    /// The rows are of a newer version: a newer program has taken over, and
+    /// this one must leave them alone.
+    Superseded,
+}
+
+/// The projections, and how far they are.
+#[derive(Clone)]
+pub struct Engine {
+    pool: PgPool,
+    projections: Arc<[Arc<dyn Projection>]>,
+    moved: watch::Sender<()>,
+}
+
+/// A row of `projection_checkpoints`, locked.
+#[derive(Clone, Copy, FromRow)]
+struct Checkpoint {
+    version: i32,
+    position: i64,
+}
+
+impl Engine {
+    /// An engine for these projections.
+    pub fn new(pool: PgPool, projections: Vec<Arc<dyn Projection>>) -> Self {
+        Self {
+            pool,
+            projections: projections.into(),
+            moved: watch::Sender::new(()),
+        }
+    }
+
+    /// The names of the projections.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.projections.iter().map(|projection| projection.name())
+    }
+
+    /// The projection with this name, or to which the table with this name
+    /// belongs.
+    pub fn resolve(&self, name: &str) -> Option<&'static str> {
+        let mut projections = self.projections.iter();
+        let found = projections.find(|p| p.name() == name || p.tables().contains(&name));
+        found.map(|projection| projection.name())
+    }
+
+    /// Folds the next batch of one projection.
+    ///
+    /// # Errors
+    /// When an event cannot be read or applied, or the database fails. Nothing
+    /// of the batch is kept, the checkpoint says why, and the next call tries
+    /// again.
+    pub async fn run_once(&self, name: &str) -> anyhow::Result<Progress> {
+        let projection = self.projection(name)?;
+        let progress = self.fold_batch(projection).await;
+        match &progress {
+            Ok(Progress::Worked { .. }) => self.moved.send_replace(()),
+            Err(error) => self.record_error(name, "live", error).await,
+            Ok(_) => {}
+        }
+        progress.with_context(|| format!("projection {name}"))
+    }
+
+    /// Runs every projection until none has anything to do. For tests and for
+    /// one-off commands.
+    ///
+    /// # Errors
+    /// As [`Self::run_once`].
+    pub async fn settle(&self) -> anyhow::Result<()> {
+        for name in self.names() {
+            while let Progress::Worked { .. } = self.run_once(name).await? {}
+        }
+        Ok(())
+    }
+
+    /// Waits until these projections have folded the ledger up to a position.
+    /// `false` when they have not within the time.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn wait_for(
+        &self,
+        names: &[&str],
+        position: i64,
+        within: Duration,
+    ) -> anyhow::Result<bool> {
+        let mut moved = self.moved.subscribe();
+        let reached = async {
+            while !self.have_reached(names, position).await? {
+                // A word from this process, or a while: whichever is first.
+                let _ = tokio::time::timeout(WAIT_POLL, moved.changed()).await;
+            }
+            Ok(true)
+        };
+        tokio::time::timeout(within, reached)
+            .await
+            .unwrap_or(Ok(false))
+    }
+
+    async fn have_reached(&self, names: &[&str], position: i64) -> anyhow::Result<bool> {
+        let sql = "select count(*) from projection_checkpoints
+                   where name = any($1) and build = 'live' and position >= $2";
+        let there: i64 = sqlx::query_scalar(sql)
+            .bind(names)
+            .bind(position)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(there == names.len() as i64)
+    }
+
+    fn projection(&self, name: &str) -> anyhow::Result<&dyn Projection> {
+        let found = self.projections.iter().find(|p| p.name() == name);
+        found
+            .map(AsRef::as_ref)
+            .with_context(|| format!("there is no projection {name}"))
+    }
+
+    async fn fold_batch(&self, projection: &dyn Projection) -> anyhow::Result<Progress> {
+        let mut tx = self.pool.begin().await?;
+        let Some(live) = claim(&mut tx, projection).await? else {
+            return Ok(Progress::HeldElsewhere);
+        };
+        if live.version < projection.version() {
+            return Ok(Progress::NeedsRebuild);
+        }
+        if live.version > projection.version() {
+            return Ok(Progress::Superseded);
+        }
+        let head = feed::head(&mut tx).await?;
+        if head <= live.position {
+            return Ok(Progress::Idle);
+        }
+        let (events, position) = fold_next(&mut tx, projection, live.position, head).await?;
+        move_checkpoint(&mut tx, projection.name(), "live", position).await?;
+        tx.commit().await?;
+        Ok(Progress::Worked { events, position })
+    }
+
+    /// Leaves word of why a projection stopped. The failure itself goes to the
+    /// caller; that it could not be written down too is only worth a line.
+    async fn record_error(&self, name: &str, build: &str, error: &anyhow::Error) {
+        let sql = "update projection_checkpoints set error = $3, updated_at = now()
+                   where name = $1 and build = $2";
+        let written = sqlx::query(sql)
+            .bind(name)
+            .bind(build)
+            .bind(format!("{error:#}"))
+            .execute(&self.pool)
+            .await;
+        if let Err(error) = written {
+            tracing::warn!(projection = name, %error, "could not record why the projection stopped");
+        }
+    }
+}
+
+/// Locks the live checkpoint, making it at the first start. `None` when another
+/// replica holds it: it is the leader for this batch, and waiting for it would
+/// only be a slower way to find its work done.
+async fn claim(
+    conn: &mut PgConnection,
+    projection: &dyn Projection,
+) -> anyhow::Result<Option<Checkpoint>> {
+    let sql = "select version, position from projection_checkpoints
+               where name = $1 and build = 'live' for update skip locked";
+    let found = sqlx::query_as(sql)
+        .bind(projection.name())
+        .fetch_optional(&mut *conn)
+        .await?;
+    if found.is_some() {
+        return Ok(found);
+    }
+    // Locked or missing: one that is locked conflicts.
+    let sql = "insert into projection_checkpoints (name, build, version) values ($1, 'live', $2)
+               on conflict do nothing returning version, position";
+    let made = sqlx::query_as(sql)
+        .bind(projection.name())
+        .bind(projection.version());
+    Ok(made.fetch_optional(conn).await?)
+}
+
+/// Folds the events after a position, up to `upto` and no more than a batch of
+/// them. Gives how many there were and how far that is.
+async fn fold_next(
+    conn: &mut PgConnection,
+    projection: &dyn Projection,
+    after: i64,
+    upto: i64,
+) -> anyhow::Result<(usize, i64)> {
+    let types = projection.event_types();
+    let batch = feed::read_types(conn, types, after, upto, BATCH_EVENTS_MAX).await?;
+    let Some(last) = batch.last() else {
+        return Ok((0, upto));
+    };
+    projection.apply(conn, &batch).await.with_context(|| {
+        let first = batch[0].position;
+        format!(
+            "the events at positions {first} to {} cannot be applied",
+            last.position
+        )
+    })?;
+    // Short pages may be short for their size, so only an empty one is the end.
+    Ok((batch.len(), last.position))
+}
+
+async fn move_checkpoint(
+    conn: &mut PgConnection,
+    name: &str,
+    build: &str,
+    position: i64,
+) -> anyhow::Result<()> {
+    let sql = "update projection_checkpoints set position = $3, error = null, updated_at = now()
+               where name = $1 and build = $2";
+    sqlx::query(sql)
+        .bind(name)
+        .bind(build)
+        .bind(position)
+        .execute(conn)
+        .await?;
+    Ok(())
+}

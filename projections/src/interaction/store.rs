@@ -1,0 +1,138 @@
+//! Fetches the rows that a batch of events touches, and puts them back: a few
+//! statements for any number of events.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::event::Recorded;
+use domain::{Event, PhoneIndex};
+use sqlx::PgConnection;
+
+use super::{Tables, identity};
+use crate::{call_details, interaction_events, interactions, messages};
+
+/// The rows that a batch touches, as they are.
+pub(crate) async fn load(conn: &mut PgConnection, batch: &[Recorded]) -> anyhow::Result<Tables> {
+    let touched = Touched::by(batch);
+    let aliases = load_aliases(conn, &touched.calls).await?;
+    let calls: Vec<_> = touched.calls.iter().chain(aliases.values()).collect();
+    let calls: Vec<_> = calls.into_iter().map(String::as_str).collect();
+    let conversations: Vec<_> = touched.messages.iter().map(|(id, _)| id.as_str()).collect();
+    let messages = touched.messages.iter();
+    let messages: Vec<_> = messages.map(|(i, m)| (i.as_str(), m.as_str())).collect();
+    // A call's row in `interactions` follows from its details and is not read.
+    Ok(Tables {
+        interactions: keyed(interactions::load(conn, &conversations).await?, |row| {
+            row.id.clone()
+        }),
+        calls: keyed(call_details::load(conn, &calls).await?, |row| {
+            row.interaction_id.clone()
+        }),
+        messages: keyed(messages::load(conn, &messages).await?, |row| {
+            (row.interaction_id.clone(), row.id.clone())
+        }),
+        aliases,
+        ..Tables::default()
+    })
+}
+
+/// Writes the rows back.
+pub(crate) async fn save(
+    conn: &mut PgConnection,
+    phones: &PhoneIndex,
+    tables: &Tables,
+) -> anyhow::Result<()> {
+    remove_absorbed(conn, &tables.absorbed).await?;
+    interactions::save(conn, phones, tables.interactions.values()).await?;
+    call_details::save(conn, tables.calls.values()).await?;
+    messages::save(conn, tables.messages.values()).await?;
+    interaction_events::insert(conn, &tables.events).await?;
+    save_aliases(conn, &tables.aliases).await
+}
+
+/// The keys of the rows that a batch touches.
+#[derive(Default)]
+struct Touched {
+    calls: BTreeSet<String>,
+    messages: BTreeSet<(String, String)>,
+}
+
+impl Touched {
+    fn by(batch: &[Recorded]) -> Self {
+        let mut touched = Self::default();
+        for recorded in batch {
+            let Some(id) = identity::of(recorded) else {
+                continue;
+            };
+            match &recorded.event {
+                Event::Call(event) => {
+                    touched.calls.insert(id);
+                    touched.calls.extend(identity::claimed_leg(event));
+                }
+                Event::Message(event) => {
+                    let message = identity::message_id(recorded, event);
+                    touched.messages.insert((id, message));
+                }
+                _ => {}
+            }
+        }
+        touched
+    }
+}
+
+async fn load_aliases(
+    conn: &mut PgConnection,
+    names: &BTreeSet<String>,
+) -> sqlx::Result<BTreeMap<String, String>> {
+    let names: Vec<_> = names.iter().collect();
+    let sql = "select alias, interaction_id from interaction_aliases where alias = any($1)";
+    let aliases: Vec<(String, String)> = sqlx::query_as(sql).bind(names).fetch_all(conn).await?;
+    Ok(aliases.into_iter().collect())
+}
+
+/// The first claim stands, so an alias that is there stays as it is.
+async fn save_aliases(
+    conn: &mut PgConnection,
+    aliases: &BTreeMap<String, String>,
+) -> anyhow::Result<()> {
+    if aliases.is_empty() {
+        return Ok(());
+    }
+    let (names, ids): (Vec<_>, Vec<_>) = aliases.iter().unzip();
+    let sql = "insert into interaction_aliases (alias, interaction_id)
+               select * from unnest($1::text[], $2::text[]) on conflict (alias) do nothing";
+    sqlx::query(sql).bind(names).bind(ids).execute(conn).await?;
+    Ok(())
+}
+
+/// Older events of an absorbed interaction go to the one it is part of; its
+/// own rows go. A call that was only a leg has no messages.
+async fn remove_absorbed(
+    conn: &mut PgConnection,
+    absorbed: &BTreeMap<String, String>,
+) -> anyhow::Result<()> {
+    if absorbed.is_empty() {
+        return Ok(());
+    }
+    let (legs, ids): (Vec<_>, Vec<_>) = absorbed.iter().unzip();
+    let sql = "update interaction_events as event set interaction_id = absorbed.id
+               from unnest($1::text[], $2::text[]) as absorbed (leg, id)
+               where event.interaction_id = absorbed.leg";
+    sqlx::query(sql)
+        .bind(&legs)
+        .bind(ids)
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query("delete from interactions where id = any($1)")
+        .bind(&legs)
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query("delete from call_details where interaction_id = any($1)")
+        .bind(&legs)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+fn keyed<K: Ord, R>(rows: Vec<R>, key: impl Fn(&R) -> K) -> BTreeMap<K, R> {
+    rows.into_iter().map(|row| (key(&row), row)).collect()
+}

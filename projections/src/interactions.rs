@@ -1,0 +1,423 @@
+//! Read model `interactions`: one row a call, a WhatsApp conversation or an
+//! SMS; and the projection of that name, which also owns `interaction_events`,
+//! `messages` and `call_details`, for they share what an interaction is.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use domain::event::Recorded;
+use domain::{Channel, Direction, PhoneIndex, Provider};
+use serde::Serialize;
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, Row};
+
+use crate::call_details::{self, CallDetail};
+use crate::engine::Projection;
+use crate::interaction::{self, Tables};
+use crate::interaction_events::{self, InteractionEvent};
+use crate::messages::{self, Message};
+use crate::sql::{Table, optional_word, word};
+use crate::{feed, text, time};
+
+/// A row of `interactions`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Interaction {
+    /// The provider's id of it, or for WhatsApp our own (`wa_…`).
+    pub id: String,
+    /// How the person was reached.
+    pub channel: Channel,
+    /// Whose webhooks told us.
+    pub provider: Option<Provider>,
+    /// Who began; `None` in a browser, or while nobody has said.
+    pub direction: Option<Direction>,
+    /// A call's outcome, an SMS's status, or `active` for a conversation.
+    pub status: String,
+    /// The client's number, E.164 where it is one. Personal.
+    pub phone_number: Option<String>,
+    /// The voice agent.
+    pub agent_id: Option<String>,
+    /// The batch the call was part of.
+    pub batch_id: Option<String>,
+    /// The provider's id of the session.
+    pub conversation_id: Option<String>,
+    /// The carrier's id of the telephone leg.
+    pub call_sid: Option<String>,
+    /// When it began, by the provider's word or else its first event.
+    pub started_at: DateTime<Utc>,
+    /// When it ended.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// When the latest of its events happened.
+    pub last_event_at: DateTime<Utc>,
+    /// How long it lasted, in seconds.
+    pub duration_secs: Option<i64>,
+    /// The provider's summary. Personal.
+    pub summary: Option<String>,
+    /// Turns with words in a call; messages elsewhere.
+    pub message_count: i64,
+    /// The position of its first event.
+    pub first_position: i64,
+    /// The position of its last event.
+    pub last_position: i64,
+}
+
+/// An interaction with all that belongs to it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Detail {
+    /// The row.
+    pub interaction: Interaction,
+    /// What is known of the call; `None` where there was no session.
+    pub call: Option<CallDetail>,
+    /// The newest messages, at most [`messages::MESSAGES_MAX`], in order.
+    pub messages: Vec<Message>,
+    /// The newest events, at most [`interaction_events::EVENTS_MAX`], in order.
+    pub events: Vec<InteractionEvent>,
+}
+
+/// Which interactions to list. What is `None` does not matter.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Reached in this way.
+    pub channel: Option<Channel>,
+    /// With this status.
+    pub status: Option<String>,
+    /// Begun by this side.
+    pub direction: Option<Direction>,
+    /// Told by this provider.
+    pub provider: Option<Provider>,
+    /// With the client of this key: [`PhoneIndex::key`] of the E.164 number.
+    pub phone_key: Option<String>,
+    /// With this voice agent.
+    pub agent_id: Option<String>,
+    /// Of this batch.
+    pub batch_id: Option<String>,
+    /// Begun at this time or later.
+    pub from: Option<DateTime<Utc>>,
+    /// Begun before this time.
+    pub to: Option<DateTime<Utc>>,
+    /// With these words, as a person types them into a search.
+    pub q: Option<String>,
+}
+
+/// Where a page of the list ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// Of the last row.
+    pub started_at: DateTime<Utc>,
+    /// Of the last row.
+    pub id: String,
+}
+
+/// Up to where the past is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsOf {
+    /// The ledger up to this position.
+    Position(i64),
+    /// The ledger as it was recorded up to this time.
+    Time(DateTime<Utc>),
+}
+
+impl Interaction {
+    /// The cursor of a page that ends with this row.
+    pub fn cursor(&self) -> Cursor {
+        Cursor {
+            started_at: self.started_at,
+            id: self.id.clone(),
+        }
+    }
+}
+
+/// The interactions that match, newest first, at most `limit`, after a cursor.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(
+    conn: &mut PgConnection,
+    filter: &Filter,
+    after: Option<&Cursor>,
+    limit: i64,
+) -> sqlx::Result<Vec<Interaction>> {
+    let mut query = list_query(filter, after, limit);
+    query.build_query_as().fetch_all(conn).await
+}
+
+/// The interaction with this id, or that answers to this name.
+///
+/// # Errors
+/// When the database fails.
+pub async fn get(conn: &mut PgConnection, id: &str) -> sqlx::Result<Option<Interaction>> {
+    // The row itself comes before one that has it for an alias.
+    let sql = format!(
+        "select {COLUMNS} from interactions where id = coalesce(
+             (select id from interactions where id = $1),
+             (select interaction_id from interaction_aliases where alias = $1))"
+    );
+    sqlx::query_as(&sql)
+        .bind(text::key(id))
+        .fetch_optional(conn)
+        .await
+}
+
+/// The interaction with all that belongs to it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn detail(conn: &mut PgConnection, id: &str) -> sqlx::Result<Option<Detail>> {
+    let Some(interaction) = get(conn, id).await? else {
+        return Ok(None);
+    };
+    let call = call_details::get(conn, &interaction.id).await?;
+    let messages = messages::of_interaction(conn, &interaction.id).await?;
+    let events = interaction_events::of_interaction(conn, &interaction.id).await?;
+    Ok(Some(Detail::new(interaction, call, messages, events)))
+}
+
+/// The interaction as [`detail`] would have shown it once the ledger up to
+/// then was folded; `None` if nothing was known of it. It is the same fold
+/// over fewer events.
+///
+/// # Errors
+/// When the database fails or an event cannot be read.
+pub async fn as_of(
+    conn: &mut PgConnection,
+    id: &str,
+    then: AsOf,
+) -> anyhow::Result<Option<Detail>> {
+    let upto = match then {
+        AsOf::Position(position) => position,
+        AsOf::Time(at) => feed::position_at(conn, at).await?,
+    };
+    let Some(now) = get(conn, id).await? else {
+        return Ok(None);
+    };
+    let mut tables = Tables::default();
+    for page in interaction_events::positions(conn, &now.id, upto)
+        .await?
+        .chunks(AS_OF_PAGE)
+    {
+        for recorded in feed::read_positions(conn, page).await? {
+            tables.fold(&recorded);
+        }
+    }
+    Ok(tables.into_detail(&text::key(id)))
+}
+
+/// How many events are in memory at once while the past is folded.
+const AS_OF_PAGE: usize = 500;
+
+impl Detail {
+    /// Where a whole session was text, its turns are its messages.
+    pub(crate) fn new(
+        interaction: Interaction,
+        call: Option<CallDetail>,
+        mut messages: Vec<Message>,
+        events: Vec<InteractionEvent>,
+    ) -> Self {
+        if let (Channel::Whatsapp | Channel::Sms, Some(call)) = (interaction.channel, &call) {
+            messages.extend(Message::of_turns(&interaction, call));
+        }
+        Self {
+            interaction,
+            call,
+            messages,
+            events,
+        }
+    }
+}
+
+const COLUMNS: &str = "id, channel, provider, direction, status, phone_number, agent_id, batch_id,
+    conversation_id, call_sid, started_at, ended_at, last_event_at, duration_secs, summary,
+    message_count, first_position, last_position";
+
+/// Built from the filters that are there, so that the planner sees each query
+/// as it is and takes the index of its rarest filter.
+fn list_query<'a>(
+    filter: &'a Filter,
+    after: Option<&'a Cursor>,
+    limit: i64,
+) -> QueryBuilder<'a, Postgres> {
+    let mut query = QueryBuilder::new(format!("select {COLUMNS} from interactions where true"));
+    let equal = [
+        ("channel", filter.channel.map(|word| word.as_str().into())),
+        ("status", filter.status.as_deref().map(text::key)),
+        (
+            "direction",
+            filter.direction.map(|word| word.as_str().into()),
+        ),
+        ("provider", filter.provider.map(|word| word.as_str().into())),
+        ("phone_key", filter.phone_key.as_deref().map(text::key)),
+        ("agent_id", filter.agent_id.as_deref().map(text::key)),
+        ("batch_id", filter.batch_id.as_deref().map(text::key)),
+    ];
+    for (column, value) in equal {
+        if let Some(value) = value {
+            query
+                .push(format_args!(" and {column} = "))
+                .push_bind(value);
+        }
+    }
+    if let Some(from) = filter.from {
+        query
+            .push(" and started_at >= ")
+            .push_bind(time::askable(from));
+    }
+    if let Some(to) = filter.to {
+        query
+            .push(" and started_at < ")
+            .push_bind(time::askable(to));
+    }
+    if let Some(q) = &filter.q {
+        push_search(&mut query, q);
+    }
+    if let Some(after) = after {
+        query.push(" and (started_at, id) < (");
+        query.push_bind(time::askable(after.started_at)).push(", ");
+        query.push_bind(after.id.as_str()).push(")");
+    }
+    query.push(" order by started_at desc, id desc limit ");
+    query.push_bind(limit);
+    query
+}
+
+/// As one semi-join over both indexes of words, not as `exists … or exists …`:
+/// so rare words begin at the words, and common ones at the newest rows.
+fn push_search<'a>(query: &mut QueryBuilder<'a, Postgres>, q: &str) {
+    let q = text::query(q);
+    let mut separator = " and id in (";
+    for table in ["call_details", "messages"] {
+        query.push(separator);
+        query.push(format_args!(
+            "select interaction_id from {table} where search @@ ("
+        ));
+        query
+            .push("websearch_to_tsquery('spanish', ")
+            .push_bind(q.clone());
+        query
+            .push(") || websearch_to_tsquery('simple', ")
+            .push_bind(q.clone());
+        query.push("))");
+        separator = " union all ";
+    }
+    query.push(")");
+}
+
+impl FromRow<'_, PgRow> for Interaction {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            channel: word(row, "channel")?,
+            provider: optional_word(row, "provider")?,
+            direction: optional_word(row, "direction")?,
+            status: row.try_get("status")?,
+            phone_number: row.try_get("phone_number")?,
+            agent_id: row.try_get("agent_id")?,
+            batch_id: row.try_get("batch_id")?,
+            conversation_id: row.try_get("conversation_id")?,
+            call_sid: row.try_get("call_sid")?,
+            started_at: row.try_get("started_at")?,
+            ended_at: row.try_get("ended_at")?,
+            last_event_at: row.try_get("last_event_at")?,
+            duration_secs: row.try_get("duration_secs")?,
+            summary: row.try_get("summary")?,
+            message_count: row.try_get("message_count")?,
+            first_position: row.try_get("first_position")?,
+            last_position: row.try_get("last_position")?,
+        })
+    }
+}
+
+const TABLE: Table = Table {
+    name: "interactions",
+    key: &["id"],
+    columns: &[
+        "channel",
+        "provider",
+        "direction",
+        "status",
+        "phone_number",
+        "phone_key",
+        "agent_id",
+        "batch_id",
+        "conversation_id",
+        "call_sid",
+        "started_at",
+        "ended_at",
+        "last_event_at",
+        "duration_secs",
+        "summary",
+        "message_count",
+        "first_position",
+        "last_position",
+    ],
+    searchable: false,
+};
+
+/// The rows with these ids that there are.
+pub(crate) async fn load(conn: &mut PgConnection, ids: &[&str]) -> sqlx::Result<Vec<Interaction>> {
+    let sql = format!("select {COLUMNS} from interactions where id = any($1)");
+    sqlx::query_as(&sql).bind(ids).fetch_all(conn).await
+}
+
+/// Writes rows, each with the key that its phone is looked up by.
+pub(crate) async fn save<'a>(
+    conn: &mut PgConnection,
+    phones: &PhoneIndex,
+    rows: impl Iterator<Item = &'a Interaction>,
+) -> anyhow::Result<()> {
+    #[derive(Serialize)]
+    struct Stored<'a> {
+        #[serde(flatten)]
+        row: &'a Interaction,
+        phone_key: Option<String>,
+    }
+    let rows: Vec<_> = rows
+        .map(|row| Stored {
+            row,
+            phone_key: row.phone_number.as_deref().map(|phone| phones.key(phone)),
+        })
+        .collect();
+    TABLE.upsert(conn, &rows).await
+}
+
+/// The projection `interactions`.
+pub struct Interactions {
+    phones: PhoneIndex,
+}
+
+impl Interactions {
+    /// With the index under which phones are looked up.
+    pub fn new(phones: PhoneIndex) -> Self {
+        Self { phones }
+    }
+}
+
+#[async_trait]
+impl Projection for Interactions {
+    fn name(&self) -> &'static str {
+        "interactions"
+    }
+
+    fn version(&self) -> i32 {
+        1
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        &[
+            "interactions",
+            "interaction_aliases",
+            "interaction_events",
+            "messages",
+            "call_details",
+        ]
+    }
+
+    fn event_types(&self) -> &'static [&'static str] {
+        interaction::EVENT_TYPES
+    }
+
+    async fn apply(&self, conn: &mut PgConnection, batch: &[Recorded]) -> anyhow::Result<()> {
+        let mut tables = interaction::load(conn, batch).await?;
+        for recorded in batch {
+            tables.fold(recorded);
+        }
+        interaction::save(conn, &self.phones, &tables).await
+    }
+}

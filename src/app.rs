@@ -1,0 +1,110 @@
+//! Where everything is wired: what a running process is made of.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use domain::PhoneIndex;
+use metrics_exporter_prometheus::PrometheusHandle;
+use projections::Engine;
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::accounts::Accounts;
+use crate::clock;
+use crate::config::Config;
+use crate::ledger::{self, Store, Writer};
+
+/// How long to wait for a connection before a request is answered 503.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a command waits until what it changed can be read.
+const READ_YOUR_WRITES_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What every handler and every worker shares.
+pub struct App {
+    /// The settings.
+    pub config: Config,
+    /// The database, for reading.
+    pub pool: PgPool,
+    /// Facts go in here.
+    pub writer: Writer,
+    /// People and their passwords.
+    pub accounts: Accounts,
+    /// The read models.
+    pub engine: Engine,
+    /// The one way to look up a phone.
+    pub phone_index: PhoneIndex,
+    /// Time, ids and randomness.
+    pub source: clock::Source,
+    /// What was counted.
+    pub metrics: PrometheusHandle,
+    /// Changes whenever there may be new events.
+    pub news: watch::Receiver<()>,
+    /// Cancelled when the process is to stop.
+    pub stopping: CancellationToken,
+    /// When this process began.
+    pub started_at: chrono::DateTime<chrono::Utc>,
+}
+
+impl App {
+    /// Puts an application together on a migrated database.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn new(
+        config: Config,
+        pool: PgPool,
+        writer: Writer,
+        source: clock::Source,
+        metrics: PrometheusHandle,
+        news: watch::Receiver<()>,
+        stopping: CancellationToken,
+    ) -> anyhow::Result<Arc<Self>> {
+        let mut fresh_key = [0; 32];
+        source.fill(&mut fresh_key);
+        let phone_index = ledger::phone_index(&pool, &fresh_key).await?;
+        let store = Store::new(pool.clone());
+        Ok(Arc::new(Self {
+            accounts: Accounts::new(pool.clone(), store, phone_index.clone(), source.clone()),
+            engine: Engine::new(pool.clone(), projections::all(&phone_index)),
+            started_at: source.now(),
+            config,
+            pool,
+            writer,
+            phone_index,
+            source,
+            metrics,
+            news,
+            stopping,
+        }))
+    }
+
+    /// Waits, for a moment at most, until the named read models show what is
+    /// at `position`, so that a read that follows a command sees it.
+    pub async fn readable(&self, read_models: &[&str], position: i64) {
+        let caught_up = self.engine.wait_for(read_models, position, READ_YOUR_WRITES_TIMEOUT).await;
+        if !matches!(caught_up, Ok(true)) {
+            tracing::warn!(?read_models, position, "answering a command before its read models have caught up");
+        }
+    }
+}
+
+/// A pool for a service that must not waste round trips.
+///
+/// # Errors
+/// When the address is wrong or nobody answers there.
+pub async fn connect(url: &str, connections_max: u32) -> anyhow::Result<PgPool> {
+    let options: PgConnectOptions = url.parse().context("DATABASE_URL is no PostgreSQL address (postgres://user:password@host:port/database)")?;
+    PgPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        // A ping before each use costs 10 to 35 % of the rate. A connection
+        // that has died is found by its first query, which is then repeated by
+        // whoever asked; see docs/adr/0005.
+        .test_before_acquire(false)
+        .connect_with(options.application_name("bitacora"))
+        .await
+        .context("cannot connect to PostgreSQL: is DATABASE_URL right, and is the server up?")
+}

@@ -1,0 +1,335 @@
+//! The command line.
+
+use std::io::{IsTerminal, Read};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Parser, Subcommand};
+use domain::user::Role;
+use indicatif::{ProgressBar, ProgressStyle};
+use projections::Engine;
+use projections::engine::Rebuild;
+use sqlx::PgPool;
+
+use crate::accounts::{Accounts, NewUser};
+use crate::config::{Config, ServeSettings, Settings};
+use crate::ledger::{self, Limits, Store};
+use crate::local_postgres::{Durability, LocalPostgres};
+use crate::{app, clock, http, local, serve, telemetry};
+
+/// A wrong setting; as in BSD's sysexits.
+const EXIT_CONFIG: u8 = 78;
+/// The database cannot be reached.
+const EXIT_UNAVAILABLE: u8 = 69;
+/// How often a long command says how far it is, where there is no terminal.
+const PLAIN_PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Bitácora keeps the log of a contact centre: every call, WhatsApp and SMS
+/// webhook, once, for ever, on PostgreSQL.
+///
+/// With no DATABASE_URL it runs a PostgreSQL of its own, so `bitacora serve` is
+/// all it takes to try it. Every flag is an environment variable too, and may
+/// stand in a file `.env` in the working directory.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 69 the database cannot be
+/// reached, 78 a setting is missing or wrong.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Take webhooks, answer the API, keep the read models up to date.
+    ///
+    /// Does both by default; `--api` or `--worker` alone does one. Any number of
+    /// processes may run on one database.
+    Serve(Box<ServeSettings>),
+    /// Bring the database to this version's tables (serve does it too).
+    Migrate,
+    /// Fold read models anew from the whole ledger, beside the live ones.
+    ///
+    /// Reads and webhooks go on meanwhile; the new tables replace the old ones at the end.
+    Replay {
+        /// A projection or one of its tables, such as `interactions`.
+        #[arg(required_unless_present = "all")]
+        projection: Option<String>,
+        /// Every projection.
+        #[arg(long, conflicts_with = "projection")]
+        all: bool,
+    },
+    /// Manage people.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Print the OpenAPI document.
+    Openapi,
+}
+
+#[derive(Subcommand)]
+enum UserCommand {
+    /// Give a person a login.
+    ///
+    /// The password is read from standard input:
+    /// `printf %s "$PASSWORD" | bitacora user add --name Ana --email ana@example.com --role admin --password-stdin`
+    Add {
+        /// Full name.
+        #[arg(long)]
+        name: String,
+        /// E-mail address.
+        #[arg(long)]
+        email: String,
+        /// agent, supervisor, admin or auditor.
+        #[arg(long)]
+        role: Role,
+        /// The voice agent that calls in the person's name.
+        #[arg(long)]
+        agent_id: Option<String>,
+        /// Read the password from standard input.
+        #[arg(long, required = true)]
+        password_stdin: bool,
+    },
+}
+
+/// A mistake in the settings.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongSetting(String);
+
+/// Runs a command to its end and says how it went.
+pub fn run() -> ExitCode {
+    // Before any thread is there: it changes the environment.
+    if let Err(error) = dotenvy::dotenv()
+        && !error.not_found()
+    {
+        eprintln!("bitacora: .env cannot be read: {error}");
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    let cli = Cli::parse();
+    telemetry::start_logging(cli.settings.log_format);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("bitacora: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(execute(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bitacora: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let database_away = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(
+            cause.downcast_ref::<sqlx::Error>(),
+            Some(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Tls(_))
+        )
+    };
+    if error.is::<WrongSetting>() {
+        EXIT_CONFIG
+    } else if error.chain().any(database_away) {
+        EXIT_UNAVAILABLE
+    } else {
+        1
+    }
+}
+
+async fn execute(cli: Cli) -> anyhow::Result<()> {
+    let Cli { settings, command } = cli;
+    let source = clock::Source::system();
+    match command {
+        Command::Openapi => {
+            print!("{}", http::openapi());
+            Ok(())
+        }
+        Command::Serve(serve_settings) => serve_until_stopped(settings, *serve_settings, source).await,
+        Command::Migrate => with_database(&settings, &source, |_| async { Ok(()) }).await,
+        Command::Replay { projection, all: _ } => {
+            with_database(&settings, &source, |pool| replay(pool, projection, source.clone())).await
+        }
+        Command::User(UserCommand::Add { name, email, role, agent_id, password_stdin: _ }) => {
+            let mut password = String::new();
+            std::io::stdin().read_to_string(&mut password).context("cannot read the password")?;
+            let password = password.trim_end_matches(['\r', '\n']).to_owned();
+            let new = NewUser { name, email, password, role, agent_id };
+            with_database(&settings, &source, |pool| add_user(pool, new, source.clone())).await
+        }
+    }
+}
+
+/// The database that is set, or the local one: started if need be, and then
+/// stopped again at the end.
+async fn open_database(
+    settings: &Settings,
+    source: &clock::Source,
+) -> anyhow::Result<(PgPool, Option<LocalPostgres>)> {
+    let given = settings.database_url.as_deref().filter(|url| !url.is_empty());
+    let (url, server) = match given {
+        Some(url) => (url.to_owned(), None),
+        None => {
+            let password = source.secret(16);
+            let server = LocalPostgres::start(&settings.data_dir, password, Durability::Durable).await?;
+            (server.url(), Some(server))
+        }
+    };
+    let pool = app::connect(&url, settings.database_connections_max).await?;
+    ledger::migrate(&pool).await.context("cannot migrate the database")?;
+    Ok((pool, server))
+}
+
+async fn with_database<F: Future<Output = anyhow::Result<()>>>(
+    settings: &Settings,
+    source: &clock::Source,
+    work: impl FnOnce(PgPool) -> F,
+) -> anyhow::Result<()> {
+    let (pool, server) = open_database(settings, source).await?;
+    let outcome = work(pool.clone()).await;
+    pool.close().await;
+    if let Some(server) = server {
+        server.stop().await?;
+    }
+    outcome
+}
+
+async fn serve_until_stopped(
+    settings: Settings,
+    mut serve_settings: ServeSettings,
+    source: clock::Source,
+) -> anyhow::Result<()> {
+    let local_mode = settings.database_url.as_deref().is_none_or(str::is_empty);
+    let secrets = if local_mode {
+        Some(local::fill_secrets(&mut serve_settings, &settings.data_dir, &source)?)
+    } else {
+        None
+    };
+    let config = Config::new(&serve_settings).map_err(|error| WrongSetting(format!("{error:#}")))?;
+    let mut stop = StopSignal::new()?;
+    let (pool, server) = open_database(&settings, &source).await?;
+    let metrics = telemetry::start_metrics()?;
+    let running = serve::start(config, pool, source.clone(), metrics, Limits::default()).await?;
+    if let Some((file, new)) = secrets {
+        let password = local::first_admin(&running.app.accounts, &source).await?;
+        print_welcome(&running, &file, new, password.as_deref());
+    }
+    tracing::info!(address = %running.address, api = running.app.config.api, worker = running.app.config.worker, version = env!("CARGO_PKG_VERSION"), "serving");
+    stop.received().await;
+    tracing::info!("stopping: finishing what was begun");
+    running.stop().await;
+    if let Some(server) = server {
+        server.stop().await?;
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What a newcomer needs, on standard output, where no log line is.
+fn print_welcome(running: &serve::Running, secrets: &std::path::Path, new: bool, password: Option<&str>) {
+    let port = running.address.port();
+    println!("Bitácora is at http://localhost:{port}  (API docs: http://localhost:{port}/api/docs)");
+    if let Some(password) = password {
+        println!("First login:     {}  password: {password}   (shown only this once)", local::ADMIN_EMAIL);
+    }
+    if new {
+        println!("Service token:   X-Service-Token: {}", running.app.config.service_tokens[0]);
+        println!("Webhook tokens and signing secrets were generated into {}:", secrets.display());
+        println!("  set -a; . {}; set +a      puts them into your shell", secrets.display());
+    } else {
+        println!("Tokens and signing secrets are in {}", secrets.display());
+    }
+}
+
+/// SIGTERM, as orchestrators send it, or Ctrl-C.
+struct StopSignal {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl StopSignal {
+    fn new() -> anyhow::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn add_user(pool: PgPool, new: NewUser, source: clock::Source) -> anyhow::Result<()> {
+    let mut key = [0; 32];
+    source.fill(&mut key);
+    let index = ledger::phone_index(&pool, &key).await?;
+    let accounts = Accounts::new(pool.clone(), Store::new(pool), index, source);
+    let metadata = std::collections::HashMap::from([("actor".to_owned(), "command line".to_owned())]);
+    let (user, _) = accounts.register(new, metadata).await?;
+    println!("User {} <{}> may log in as {}.", user.user_id, user.email, user.role);
+    Ok(())
+}
+
+async fn replay(pool: PgPool, name: Option<String>, source: clock::Source) -> anyhow::Result<()> {
+    let mut key = [0; 32];
+    source.fill(&mut key);
+    let index = ledger::phone_index(&pool, &key).await?;
+    let engine = Engine::new(pool, projections::all(&index));
+    let names: Vec<&'static str> = match &name {
+        None => engine.names().collect(),
+        Some(name) => vec![engine.resolve(name).with_context(|| {
+            let known: Vec<_> = engine.names().collect();
+            format!("there is no projection {name:?}; there are: {}", known.join(", "))
+        })?],
+    };
+    for name in names {
+        replay_one(&engine, name).await?;
+    }
+    Ok(())
+}
+
+async fn replay_one(engine: &Engine, name: &'static str) -> anyhow::Result<()> {
+    let bar = progress_bar(name);
+    let mut said = std::time::Instant::now();
+    let rebuilt = engine
+        .rebuild(name, |progress| {
+            bar.set_length(u64::try_from(progress.head).unwrap_or_default());
+            bar.set_position(u64::try_from(progress.position).unwrap_or_default());
+            if bar.is_hidden() && said.elapsed() >= PLAIN_PROGRESS_INTERVAL {
+                said = std::time::Instant::now();
+                println!("{name}: position {} of {}", progress.position, progress.head);
+            }
+        })
+        .await?;
+    bar.finish_and_clear();
+    match rebuilt {
+        Rebuild::HeldElsewhere => bail!("{name} is being rebuilt by another process already"),
+        Rebuild::Superseded => bail!("{name} belongs to a newer version of this program"),
+        Rebuild::Done { position, differences } => {
+            println!("{name}: rebuilt up to position {position}");
+            for table in differences.unwrap_or_default() {
+                let differing = table.only_before.max(table.only_after);
+                println!("  {}: {differing} rows differ from before", table.table);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// A bar on a terminal; nothing to draw elsewhere, where plain lines serve.
+fn progress_bar(name: &'static str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} events, {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(0).with_style(style).with_prefix(name)
+}

@@ -1,0 +1,256 @@
+//! Settings: every flag and environment variable, read once at the start.
+//!
+//! The names are those of the five systems that this one replaces (contract,
+//! section 9). A wrong value stops the start with a message that names it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use crate::providers;
+
+/// What the operator may set. Flags win over the environment, the environment
+/// over a `.env` file in the working directory.
+#[derive(Args, Clone, Debug)]
+pub struct Settings {
+    /// PostgreSQL to use. Absent: a local one that this program runs itself.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true)]
+    pub database_url: Option<String>,
+
+    /// Where local mode keeps its database and generated secrets.
+    #[arg(long, env = "DATA_DIR", default_value = ".bitacora", global = true)]
+    pub data_dir: PathBuf,
+
+    /// How log lines look; `auto` is text on a terminal and JSON elsewhere.
+    /// `RUST_LOG` sets what is logged.
+    #[arg(long, env = "LOG_FORMAT", default_value = "auto", global = true)]
+    pub log_format: LogFormat,
+
+    /// Connections to PostgreSQL, at most.
+    #[arg(long, env = "DATABASE_CONNECTIONS_MAX", default_value_t = 20, global = true,
+          value_parser = clap::value_parser!(u32).range(4..=500))]
+    pub database_connections_max: u32,
+}
+
+/// What `bitacora serve` may be told beside [`Settings`].
+#[derive(Args, Clone, Debug)]
+pub struct ServeSettings {
+    /// Address to listen on.
+    #[arg(long, env = "HOST", default_value = "0.0.0.0")]
+    pub host: std::net::IpAddr,
+
+    /// Port to listen on; 0 takes a free one.
+    #[arg(long, env = "PORT")]
+    pub port: Option<u16>,
+
+    /// The older name of `PORT`.
+    #[arg(long, env = "APP_PORT", hide = true)]
+    pub app_port: Option<u16>,
+
+    /// The address by which providers reach us, without a path: Twilio signs
+    /// it. Default: `http://localhost:PORT`.
+    #[arg(long, env = "PUBLIC_URL")]
+    pub public_url: Option<String>,
+
+    /// Token that ElevenLabs' webhooks bring in `X-Webhook-Token`.
+    /// Comma-separated for rotation, as is every secret below.
+    #[arg(long, env = "ELEVENLABS_WEBHOOK_TOKEN", hide_env_values = true)]
+    pub elevenlabs_webhook_token: Option<SecretList>,
+
+    /// Secret under which ElevenLabs signs webhooks (`wsec_…`).
+    #[arg(long, env = "ELEVENLABS_WEBHOOK_SECRET", hide_env_values = true)]
+    pub elevenlabs_webhook_secret: Option<SecretList>,
+
+    /// Token that builderbot's webhooks bring.
+    #[arg(long, env = "BUILDERBOT_WEBHOOK_TOKEN", hide_env_values = true)]
+    pub builderbot_webhook_token: Option<SecretList>,
+
+    /// Token that Twilio's webhooks may bring.
+    #[arg(long, env = "TWILIO_WEBHOOK_TOKEN", hide_env_values = true)]
+    pub twilio_webhook_token: Option<SecretList>,
+
+    /// Twilio's auth token, under which it signs webhooks.
+    #[arg(long, env = "TWILIO_AUTH_TOKEN", hide_env_values = true)]
+    pub twilio_auth_token: Option<SecretList>,
+
+    /// Token by which our other services call the API (`X-Service-Token`).
+    #[arg(long, env = "MICROSERVICE_TOKEN", hide_env_values = true)]
+    pub microservice_token: Option<SecretList>,
+
+    /// Secret under which login tokens are signed; 32 characters or more. The
+    /// first of a list signs, every one verifies.
+    #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
+    pub jwt_secret: Option<SecretList>,
+
+    /// Whether phone numbers are masked in answers.
+    #[arg(long, env = "PII_MASKING_ENABLED", default_value = "true", action = clap::ArgAction::Set,
+          value_parser = clap::builder::BoolishValueParser::new())]
+    pub pii_masking_enabled: bool,
+
+    /// Origins that browsers may call from, comma-separated; `*` for any.
+    #[arg(long, env = "CORS_ALLOWED_ORIGINS", value_delimiter = ',')]
+    pub cors_allowed_origins: Vec<String>,
+
+    /// Serve `/metrics` there without a token, and not on the main port.
+    #[arg(long, env = "METRICS_ADDR")]
+    pub metrics_addr: Option<SocketAddr>,
+
+    /// Take the caller's address from the last entry of `X-Forwarded-For`. Set
+    /// it only behind a proxy of your own that writes that header.
+    #[arg(long, env = "TRUST_PROXY", default_value = "false", action = clap::ArgAction::Set,
+          value_parser = clap::builder::BoolishValueParser::new())]
+    pub trust_proxy: bool,
+
+    /// Only answer HTTP; leave the background work to other processes.
+    #[arg(long)]
+    pub api: bool,
+
+    /// Only do background work (projections); answer only `/livez`,
+    /// `/readyz`, `/health` and `/metrics`.
+    #[arg(long)]
+    pub worker: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// One or more secrets, the newest first. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretList(Vec<String>);
+
+impl std::str::FromStr for SecretList {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let secrets = text.split(',').map(str::trim).filter(|s| !s.is_empty());
+        Ok(Self(secrets.map(str::to_owned).collect()))
+    }
+}
+
+impl fmt::Debug for SecretList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretList({} hidden)", self.0.len())
+    }
+}
+
+impl SecretList {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Everything `serve` needs to know, checked.
+#[derive(Clone)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The address by which providers reach us, without a trailing slash.
+    pub public_url: String,
+    /// What providers' webhooks are told by.
+    pub provider_secrets: providers::Secrets,
+    /// Tokens of our other services.
+    pub service_tokens: Vec<String>,
+    /// Secrets of login tokens; the first signs.
+    pub jwt_secrets: Vec<String>,
+    /// Whether phone numbers are masked in answers.
+    pub mask_phone_numbers: bool,
+    /// Origins that browsers may call from.
+    pub cors_allowed_origins: Vec<String>,
+    /// Where metrics are served without a token.
+    pub metrics_addr: Option<SocketAddr>,
+    /// Whether `X-Forwarded-For` is believed.
+    pub trust_proxy: bool,
+    /// Whether this process answers the API.
+    pub api: bool,
+    /// Whether this process does background work.
+    pub worker: bool,
+}
+
+/// Fewest characters of a secret that signs login tokens: the bytes of an
+/// HMAC-SHA256 key (RFC 7518, section 3.2).
+const JWT_SECRET_CHARS_MIN: usize = 32;
+const DEFAULT_PORT: u16 = 3000;
+
+impl Config {
+    /// Checks the settings and puts them together.
+    ///
+    /// # Errors
+    /// When a value is missing or wrong; the message names the variable.
+    pub fn new(settings: &ServeSettings) -> anyhow::Result<Self> {
+        let port = settings.port.or(settings.app_port).unwrap_or(DEFAULT_PORT);
+        let jwt_secrets = required(&settings.jwt_secret, "JWT_SECRET")?;
+        if jwt_secrets.iter().any(|secret| secret.len() < JWT_SECRET_CHARS_MIN) {
+            bail!("JWT_SECRET is too short: give at least {JWT_SECRET_CHARS_MIN} characters, for example the output of `openssl rand -hex 32`");
+        }
+        Ok(Self {
+            listen: SocketAddr::new(settings.host, port),
+            public_url: public_url(settings.public_url.as_deref(), port)?,
+            provider_secrets: provider_secrets(settings),
+            service_tokens: required(&settings.microservice_token, "MICROSERVICE_TOKEN")?,
+            jwt_secrets,
+            mask_phone_numbers: settings.pii_masking_enabled,
+            cors_allowed_origins: origins(&settings.cors_allowed_origins)?,
+            metrics_addr: settings.metrics_addr,
+            trust_proxy: settings.trust_proxy,
+            api: settings.api || !settings.worker,
+            worker: settings.worker || !settings.api,
+        })
+    }
+}
+
+fn secrets(list: &Option<SecretList>) -> Vec<String> {
+    list.as_ref().map(|list| list.0.clone()).unwrap_or_default()
+}
+
+fn required(list: &Option<SecretList>, name: &str) -> anyhow::Result<Vec<String>> {
+    let secrets = secrets(list);
+    if secrets.is_empty() {
+        bail!("{name} is not set: set it to a long random value, for example the output of `openssl rand -hex 32` (with no DATABASE_URL, local mode makes one)");
+    }
+    Ok(secrets)
+}
+
+fn provider_secrets(settings: &ServeSettings) -> providers::Secrets {
+    let of = |tokens, keys| providers::Credentials::new(secrets(tokens), secrets(keys));
+    providers::Secrets {
+        elevenlabs: of(&settings.elevenlabs_webhook_token, &settings.elevenlabs_webhook_secret),
+        builderbot: of(&settings.builderbot_webhook_token, &None),
+        twilio: of(&settings.twilio_webhook_token, &settings.twilio_auth_token),
+    }
+}
+
+fn public_url(given: Option<&str>, port: u16) -> anyhow::Result<String> {
+    let Some(given) = given.filter(|url| !url.is_empty()) else {
+        return Ok(format!("http://localhost:{port}"));
+    };
+    let uri: poem::http::Uri = given.parse().context("PUBLIC_URL is no URL")?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
+        bail!("PUBLIC_URL must be like https://bitacora.example.com, not {given:?}");
+    }
+    Ok(given.trim_end_matches('/').to_owned())
+}
+
+fn origins(given: &[String]) -> anyhow::Result<Vec<String>> {
+    let given: Vec<String> = given.iter().map(|o| o.trim().to_owned()).filter(|o| !o.is_empty()).collect();
+    for origin in &given {
+        let well_formed = origin == "*"
+            || (origin.starts_with("http://") || origin.starts_with("https://"))
+                && !origin.trim_end_matches('/').splitn(3, '/').nth(2).unwrap_or("").contains('/');
+        if !well_formed {
+            bail!("CORS_ALLOWED_ORIGINS must list origins like https://app.example.com, not {origin:?}");
+        }
+    }
+    Ok(given.into_iter().map(|o| o.trim_end_matches('/').to_owned()).collect())
+}

@@ -1,0 +1,154 @@
+//! Who did what: writing it down, and showing it to the auditor.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use domain::{Event, Fact, StreamId};
+use poem::web::Data;
+use poem_openapi::param::Query;
+use poem_openapi::payload::Json;
+use poem_openapi::{Object, OpenApi};
+
+use super::auth::{Access, Auth, Caller};
+use super::error::Failure;
+use super::reply::{self, Page};
+use super::{Tag, context, params};
+use crate::app::App;
+use crate::ledger::Entry;
+
+/// Something that an auditor may ask about.
+pub struct Act<'a> {
+    /// Who; `None` before a login.
+    pub caller: Option<&'a Caller>,
+    /// What: an operation id.
+    pub action: &'static str,
+    /// To what: an id, free of personal data.
+    pub target: Option<String>,
+    /// `ok`, or the error's code.
+    pub outcome: &'a str,
+}
+
+/// Writes an act down. Returns its position once it is durable: what must be
+/// on record is not done before.
+///
+/// # Errors
+/// 503 when the ledger does not take it.
+pub async fn record(app: &App, act: Act<'_>) -> Result<i64, Failure> {
+    let context = context::current();
+    let actor = act.caller.map_or_else(|| "anonymous".to_owned(), Caller::actor);
+    let recorded = domain::audit::Recorded {
+        actor: actor.clone(),
+        role: act.caller.and_then(Caller::role).map(|role| role.to_string()),
+        action: act.action.to_owned(),
+        target: act.target,
+        outcome: act.outcome.to_owned(),
+        from: Some(context.remote_addr),
+        request_id: Some(context.request_id),
+        detail: None,
+    };
+    let fact = Fact {
+        stream: StreamId::audit(actor),
+        event: Event::Audit(domain::audit::Event::Recorded(recorded)),
+        occurred_at: Some(app.source.now()),
+    };
+    let receipt = app.writer.append(Entry::Facts(vec![fact], serde_json::json!({}))).await?;
+    Ok(receipt.position.unwrap_or_default())
+}
+
+/// Does something that must be on record: refuses whoever may not, does it,
+/// and writes down what came of it, refusals included.
+///
+/// # Errors
+/// Those of the act, and 503 when it cannot be put on record.
+pub async fn recorded<T>(
+    app: &App,
+    caller: &Caller,
+    access: Access,
+    action: &'static str,
+    target: Option<String>,
+    act: impl Future<Output = Result<T, Failure>>,
+) -> Result<(T, i64), Failure> {
+    let outcome = match caller.require(access) {
+        Ok(()) => act.await,
+        Err(refusal) => Err(refusal),
+    };
+    let word = outcome.as_ref().map_or_else(|failure| failure.code().to_owned(), |_| "ok".to_owned());
+    let position = record(app, Act { caller: Some(caller), action, target, outcome: &word }).await?;
+    outcome.map(|done| (done, position))
+}
+
+/// An entry of the audit log.
+#[derive(Debug, Object)]
+#[oai(rename = "AuditRecord")]
+struct RecordView {
+    /// Its place on the ledger.
+    position: i64,
+    /// When.
+    occurred_at: DateTime<Utc>,
+    /// Who: `user:7`, `service`, or `anonymous`.
+    actor: String,
+    /// The role that was claimed.
+    role: Option<String>,
+    /// What.
+    action: String,
+    /// To what.
+    target: Option<String>,
+    /// `ok`, or an error's code.
+    outcome: String,
+    /// From which network address.
+    from: Option<String>,
+    /// The request.
+    request_id: Option<String>,
+}
+
+/// Routes for the auditor.
+pub struct Api;
+
+#[OpenApi(tag = "Tag::Ledger")]
+impl Api {
+    /// Who did what
+    ///
+    /// Every command, login, reveal and reprocess, the newest first. For the roles `auditor` and `admin`.
+    #[oai(path = "/api/audit-log", method = "get", operation_id = "list_audit_log")]
+    #[expect(clippy::too_many_arguments, reason = "one for each parameter of the operation")]
+    async fn list(
+        &self,
+        app: Data<&Arc<App>>,
+        auth: Auth,
+        /// Who, such as `user:7`.
+        actor: Query<Option<String>>,
+        /// What, such as `reveal_interaction`.
+        action: Query<Option<String>>,
+        /// At or after this time.
+        from: Query<Option<String>>,
+        /// Before or at this time.
+        to: Query<Option<String>>,
+        /// Rows of a page: 1 to 200, 50 if not given.
+        limit: Query<Option<i64>>,
+        /// `next_cursor` of the page before.
+        cursor: Query<Option<String>>,
+    ) -> Result<Json<Page<RecordView>>, Failure> {
+        Caller::from(auth).require(Access::Auditor)?;
+        let limit = reply::limit(limit.0)?;
+        let filter = projections::audit_log::Filter {
+            actor: params::text("actor", actor.0)?,
+            action: params::text("action", action.0)?,
+            from: params::time("from", from.0.as_deref())?,
+            to: params::time("to", to.0.as_deref())?,
+        };
+        let before: Option<i64> = reply::read_cursor(cursor.0.as_deref())?;
+        let mut conn = app.pool.acquire().await?;
+        let rows = projections::audit_log::list(&mut conn, &filter, before, limit + 1).await?;
+        Ok(reply::page(rows, limit, |row| row.position, |row| RecordView {
+            position: row.position,
+            occurred_at: row.occurred_at,
+            actor: row.actor,
+            role: row.role,
+            action: row.action,
+            target: row.target,
+            outcome: row.outcome,
+            from: row.from_address,
+            request_id: row.request_id,
+        }))
+    }
+}

@@ -1,0 +1,246 @@
+//! Every error answer, in the one shape that the contract gives them
+//! (section 0): front-ends read `message` or `error`, programs read `code`.
+
+use poem::error::{MethodNotAllowedError, NotFoundError, SizedLimitError};
+use poem::http::StatusCode;
+use poem::middleware::PanicHandler;
+use poem::{IntoResponse, Response};
+use poem_openapi::error::{
+    AuthorizationError, ContentTypeError, ParseParamError, ParsePathError, ParseRequestPayloadError,
+};
+use poem_openapi::payload::Json;
+use poem_openapi::{ApiResponse, Object};
+
+use super::context;
+use crate::ledger::NotWritten;
+
+/// Seconds after which a caller may try again when we are overloaded or the
+/// database is away.
+const RETRY_AFTER_SECS: u64 = 2;
+
+/// An error.
+#[derive(Clone, Debug, Object)]
+#[oai(rename = "Error")]
+pub struct ErrorBody {
+    /// Always `false`.
+    success: bool,
+    /// What is wrong, and what to do.
+    message: String,
+    /// The same as `message`.
+    error: String,
+    /// What is wrong, for programs.
+    code: String,
+    /// The id under which this request is found in the logs.
+    request_id: String,
+    /// More on it: for `validation_error` the fields, for `provider_error` the
+    /// provider's words.
+    #[oai(skip_serializing_if_is_none)]
+    details: Option<serde_json::Value>,
+}
+
+impl ErrorBody {
+    fn new(code: &str, message: impl Into<String>) -> Json<Self> {
+        let message = message.into();
+        Json(Self {
+            success: false,
+            error: message.clone(),
+            message,
+            code: code.to_owned(),
+            request_id: context::current().request_id,
+            details: None,
+        })
+    }
+}
+
+/// How a request may fail.
+#[derive(ApiResponse)]
+pub enum Failure {
+    /// The request is malformed: `details` names the fields.
+    #[oai(status = 400)]
+    BadRequest(Json<ErrorBody>),
+    /// The credential is missing or wrong.
+    #[oai(status = 401)]
+    Unauthorized(Json<ErrorBody>),
+    /// The caller may not do this.
+    #[oai(status = 403)]
+    Forbidden(Json<ErrorBody>),
+    /// There is no such thing.
+    #[oai(status = 404)]
+    NotFound(Json<ErrorBody>),
+    /// The state of things does not allow it.
+    #[oai(status = 409)]
+    Conflict(Json<ErrorBody>),
+    /// The body is too large.
+    #[oai(status = 413)]
+    TooLarge(Json<ErrorBody>),
+    /// The body is of a type that is not understood.
+    #[oai(status = 415)]
+    UnsupportedMediaType(Json<ErrorBody>),
+    /// Too many requests.
+    #[oai(status = 429)]
+    TooMany(
+        Json<ErrorBody>,
+        /// Seconds after which to try again.
+        #[oai(header = "Retry-After")]
+        u64,
+    ),
+    /// Something broke here; the logs tell, by the request id.
+    #[oai(status = 500)]
+    Internal(Json<ErrorBody>),
+    /// Overloaded, or the database is away: try again.
+    #[oai(status = 503)]
+    Unavailable(
+        Json<ErrorBody>,
+        /// Seconds after which to try again.
+        #[oai(header = "Retry-After")]
+        u64,
+    ),
+}
+
+impl Failure {
+    /// One field is wrong.
+    pub fn field(field: &str, message: impl Into<String>) -> Self {
+        Self::fields(vec![(field.to_owned(), message.into())])
+    }
+
+    /// Some fields are wrong.
+    pub fn fields(fields: Vec<(String, String)>) -> Self {
+        let summary: Vec<String> = fields.iter().map(|(field, message)| format!("{field} {message}")).collect();
+        let mut body = ErrorBody::new("validation_error", summary.join("; "));
+        let details: Vec<_> =
+            fields.into_iter().map(|(field, message)| serde_json::json!({"field": field, "message": message})).collect();
+        body.0.details = Some(details.into());
+        Self::BadRequest(body)
+    }
+
+    /// The credential is missing or wrong. Says no more than that.
+    pub fn unauthorized() -> Self {
+        Self::Unauthorized(ErrorBody::new("unauthorized", "Unauthorized"))
+    }
+
+    /// The caller is known, and may not do this.
+    pub fn forbidden(message: &str) -> Self {
+        Self::Forbidden(ErrorBody::new("forbidden", message))
+    }
+
+    /// There is no such thing.
+    pub fn not_found(message: &str) -> Self {
+        Self::NotFound(ErrorBody::new("not_found", message))
+    }
+
+    /// The state of things does not allow it.
+    pub fn conflict(code: &str, message: impl Into<String>) -> Self {
+        Self::Conflict(ErrorBody::new(code, message))
+    }
+
+    /// The body is larger than `bytes_max`.
+    pub fn too_large(bytes_max: usize) -> Self {
+        Self::TooLarge(ErrorBody::new("payload_too_large", format!("The body is larger than {bytes_max} bytes")))
+    }
+
+    /// Too many requests.
+    pub fn too_many(message: &str, retry_after_secs: u64) -> Self {
+        Self::TooMany(ErrorBody::new("too_many_requests", message), retry_after_secs)
+    }
+
+    /// Overloaded, or something we need is away.
+    pub fn unavailable(message: &str) -> Self {
+        Self::Unavailable(ErrorBody::new("unavailable", message), RETRY_AFTER_SECS)
+    }
+
+    /// The code that the answer will carry.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::BadRequest(body) | Self::Unauthorized(body) | Self::Forbidden(body) | Self::NotFound(body)
+            | Self::Conflict(body) | Self::TooLarge(body) | Self::UnsupportedMediaType(body)
+            | Self::TooMany(body, _) | Self::Internal(body) | Self::Unavailable(body, _) => &body.code,
+        }
+    }
+
+    /// Something broke here. Logged once, here; the answer says nothing of it.
+    fn internal(error: &dyn std::fmt::Display) -> Self {
+        tracing::error!(request_id = context::current().request_id, %error, "a request failed");
+        Self::Internal(ErrorBody::new("internal_error", "Internal server error"))
+    }
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => {
+                tracing::warn!(%error, "the database is away");
+                Self::unavailable("The database is not available, try again")
+            }
+            error => Self::internal(&error),
+        }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        match error.downcast::<sqlx::Error>() {
+            Ok(error) => error.into(),
+            Err(error) => Self::internal(&format!("{error:#}")),
+        }
+    }
+}
+
+impl From<NotWritten> for Failure {
+    fn from(reason: NotWritten) -> Self {
+        match reason {
+            NotWritten::Overloaded => Self::unavailable("Overloaded, try again"),
+            NotWritten::Database => Self::unavailable("The database is not available, try again"),
+            NotWritten::Stopping => Self::unavailable("Restarting, try again"),
+        }
+    }
+}
+
+/// What poem and poem-openapi refuse by themselves, in our shape.
+pub fn into_response(error: poem::Error) -> Response {
+    if error.is_from_response() {
+        return error.into_response();
+    }
+    let failure = if let Some(error) = error.downcast_ref::<ParseParamError>() {
+        Failure::field(error.name, error.reason.clone())
+    } else if let Some(error) = error.downcast_ref::<ParsePathError>() {
+        Failure::field(error.name, error.reason.clone())
+    } else if let Some(error) = error.downcast_ref::<ParseRequestPayloadError>() {
+        Failure::field("body", error.reason.clone())
+    } else if error.downcast_ref::<AuthorizationError>().is_some() {
+        Failure::unauthorized()
+    } else if let Some(error) = error.downcast_ref::<ContentTypeError>() {
+        Failure::UnsupportedMediaType(ErrorBody::new("unsupported_media_type", error.to_string()))
+    } else if error.is::<NotFoundError>() {
+        Failure::not_found("There is nothing at this address; see /api/docs")
+    } else if error.is::<MethodNotAllowedError>() {
+        return other(StatusCode::METHOD_NOT_ALLOWED, "This address does not take this method; see /api/docs");
+    } else if error.is::<SizedLimitError>() {
+        Failure::TooLarge(ErrorBody::new("payload_too_large", error.to_string()))
+    } else if error.status().is_client_error() {
+        return other(error.status(), &error.to_string());
+    } else {
+        Failure::internal(&error)
+    };
+    poem::Error::from(failure).into_response()
+}
+
+fn other(status: StatusCode, message: &str) -> Response {
+    let code = status.canonical_reason().unwrap_or("error").to_lowercase().replace([' ', '-'], "_");
+    let mut response = ErrorBody::new(&code, message).into_response();
+    response.set_status(status);
+    response
+}
+
+/// What becomes of a handler that panicked: a 500 like any other.
+#[derive(Clone)]
+pub struct Panicked;
+
+impl PanicHandler for Panicked {
+    type Response = Response;
+
+    fn get_response(&self, panic: Box<dyn std::any::Any + Send>) -> Response {
+        let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
+        let words = words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        poem::Error::from(Failure::internal(&format!("panicked: {words}"))).into_response()
+    }
+}

@@ -1,0 +1,127 @@
+//! The HTTP interface: the only code that knows poem. One file a resource.
+//!
+//! Handlers read, ask, show. They hold no SQL and make no decisions.
+
+mod audit;
+mod auth;
+mod context;
+mod deliveries;
+mod docs;
+mod documented_body;
+mod error;
+mod health;
+mod interactions;
+mod ledger;
+mod params;
+mod projections;
+mod range;
+mod reply;
+mod users;
+mod webhooks;
+
+use std::sync::Arc;
+
+use poem::middleware::{AddData, CatchPanic, Cors};
+use poem::endpoint::make;
+use poem::http::header;
+use poem::{Endpoint, EndpointExt, Route};
+use poem_openapi::{OpenApiService, Tags};
+
+use crate::app::App;
+
+/// How the documentation groups the operations.
+#[derive(Tags)]
+enum Tag {
+    /// What the providers call.
+    Webhooks,
+    /// Calls, WhatsApp conversations and SMS.
+    Interactions,
+    /// What happened, as it was recorded.
+    Ledger,
+    /// Logins and people.
+    Users,
+    /// How the service is doing.
+    Operations,
+}
+
+type Apis = (
+    webhooks::Api,
+    interactions::Api,
+    ledger::Api,
+    deliveries::Api,
+    audit::Api,
+    projections::Api,
+    users::Api,
+    health::Api,
+);
+
+/// The operations, with their documentation.
+fn service() -> OpenApiService<Apis, ()> {
+    let apis = (
+        webhooks::Api,
+        interactions::Api,
+        ledger::Api,
+        deliveries::Api,
+        audit::Api,
+        projections::Api,
+        users::Api,
+        health::Api,
+    );
+    OpenApiService::new(apis, "Bitácora", env!("CARGO_PKG_VERSION")).summary("A contact centre's log").description(
+        "Every call, WhatsApp and SMS webhook of a contact centre, as an event on an append-only ledger, and \
+         what follows from it.\n\nSuccess is `{\"success\":true,\"data\":…}`, an error is \
+         `{\"success\":false,\"message\":…,\"error\":…,\"code\":…,\"request_id\":…}`. Times are RFC 3339 in UTC. \
+         To try the operations here: call `POST /api/auth/login`, then put the token into **Authorize**.",
+    )
+}
+
+/// The OpenAPI document.
+pub fn openapi() -> String {
+    docs::document(&service())
+}
+
+/// Every route of a process that answers the API.
+pub fn routes(app: Arc<App>) -> impl Endpoint {
+    let api = service();
+    let document = docs::document(&api);
+    let routes = Route::new()
+        .at("/api/docs", docs::swagger_ui(&api))
+        .at("/api/openapi.json", docs::endpoint(document))
+        .nest("/", api);
+    surround(routes, app)
+}
+
+/// The routes of a process that only works in the background.
+pub fn worker_routes(app: Arc<App>) -> impl Endpoint {
+    surround(OpenApiService::new(health::Api, "Bitácora worker", env!("CARGO_PKG_VERSION")), app)
+}
+
+/// `/metrics` alone, for an address of its own.
+pub fn metrics_routes(app: Arc<App>) -> impl Endpoint {
+    Route::new().at("/metrics", health::metrics_endpoint).with(AddData::new(app))
+}
+
+fn surround(routes: impl poem::IntoEndpoint<Endpoint: 'static>, app: Arc<App>) -> impl Endpoint {
+    let origins = app.config.cors_allowed_origins.clone();
+    let context = context::Surround { source: app.source.clone(), trust_proxy: app.config.trust_proxy };
+    let inner = Arc::new(
+        routes.into_endpoint().with(AddData::new(app)).with(CatchPanic::new().with_handler(error::Panicked)).with(context),
+    );
+    let cross_origin = Arc::new(inner.clone().with(cors()));
+    // poem's CORS refuses requests of other origins outright, our own included.
+    // To leave out the headers is enough: the browser does the refusing.
+    make(move |request: poem::Request| {
+        let allowed = request
+            .header(header::ORIGIN)
+            .is_some_and(|origin| origins.iter().any(|allowed| allowed == "*" || allowed == origin));
+        let (inner, cross_origin) = (inner.clone(), cross_origin.clone());
+        async move { if allowed { cross_origin.call(request).await } else { inner.call(request).await } }
+    })
+}
+
+fn cors() -> Cors {
+    // Login tokens travel in a header, never in a cookie: no credentials.
+    Cors::new()
+        .allow_methods(["GET", "POST", "PATCH", "DELETE"])
+        .expose_headers(["X-Request-Id", "X-Ledger-Position", "Retry-After"])
+}

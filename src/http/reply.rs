@@ -1,0 +1,98 @@
+//! The shape of every success, and of every page of a list. Contract, section 0.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use poem_openapi::Object;
+use poem_openapi::payload::{Json, Response};
+use poem_openapi::types::{ParseFromJSON, ToJSON, Type};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::error::Failure;
+
+/// Rows of a page when the caller does not say.
+const PAGE_ROWS: i64 = 50;
+/// Rows of a page at most.
+const PAGE_ROWS_MAX: i64 = 200;
+
+/// A success.
+#[derive(Debug, Object)]
+pub struct Success<T: Type + ParseFromJSON + ToJSON + Send + Sync> {
+    /// Always `true`.
+    success: bool,
+    /// Words for people, in Spanish.
+    #[oai(skip_serializing_if_is_none)]
+    message: Option<String>,
+    /// What was asked for.
+    data: T,
+}
+
+/// A page of a list.
+#[derive(Debug, Object)]
+pub struct Page<T: Type + ParseFromJSON + ToJSON + Send + Sync> {
+    /// Always `true`.
+    success: bool,
+    /// The rows.
+    data: Vec<T>,
+    /// Pass it as `cursor` to get the next page; `null` on the last.
+    next_cursor: Option<String>,
+}
+
+/// What a command answers: its data, and the position of its last event.
+pub type Commanded<T> = Response<Json<Success<T>>>;
+
+/// A success with data.
+pub fn success<T: Type + ParseFromJSON + ToJSON + Send + Sync>(data: T) -> Json<Success<T>> {
+    Json(Success { success: true, message: None, data })
+}
+
+/// A command's success.
+pub fn commanded<T: Type + ParseFromJSON + ToJSON + Send + Sync>(
+    data: T,
+    message: Option<&str>,
+    position: i64,
+) -> Commanded<T> {
+    let body = Success { success: true, message: message.map(str::to_owned), data };
+    Response::new(Json(body)).header("X-Ledger-Position", position.to_string())
+}
+
+/// How many rows a page may have.
+///
+/// # Errors
+/// 400 outside of 1 to 200.
+pub fn limit(given: Option<i64>) -> Result<i64, Failure> {
+    let limit = given.unwrap_or(PAGE_ROWS);
+    if (1..=PAGE_ROWS_MAX).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(Failure::field("limit", format!("must be from 1 to {PAGE_ROWS_MAX}")))
+}
+
+/// Reads a cursor that we gave out.
+///
+/// # Errors
+/// 400 when it is not one.
+pub fn read_cursor<C: DeserializeOwned>(given: Option<&str>) -> Result<Option<C>, Failure> {
+    let Some(given) = given.filter(|cursor| !cursor.is_empty()) else { return Ok(None) };
+    let decoded = URL_SAFE_NO_PAD.decode(given).ok();
+    let cursor = decoded.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    cursor.map(Some).ok_or_else(|| Failure::field("cursor", "is none that this list gave out"))
+}
+
+/// A page of rows. `rows` holds one more than `limit` when there are more.
+pub fn page<R, C: Serialize, T: Type + ParseFromJSON + ToJSON + Send + Sync>(
+    mut rows: Vec<R>,
+    limit: i64,
+    cursor_of: impl Fn(&R) -> C,
+    show: impl Fn(R) -> T,
+) -> Json<Page<T>> {
+    let limit = usize::try_from(limit).unwrap_or_default();
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next_cursor = rows
+        .last()
+        .filter(|_| more)
+        .and_then(|row| serde_json::to_vec(&cursor_of(row)).ok())
+        .map(|json| URL_SAFE_NO_PAD.encode(json));
+    Json(Page { success: true, data: rows.into_iter().map(show).collect(), next_cursor })
+}

@@ -1,0 +1,94 @@
+//! Reading events for people: by filter, in order, a page at a time.
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgPool, Postgres, QueryBuilder};
+use uuid::Uuid;
+
+/// Which events are wanted. What is `None` does not restrict.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Those behind this position.
+    pub after: i64,
+    /// Of this name.
+    pub event_type: Option<String>,
+    /// Of this kind of aggregate.
+    pub aggregate_type: Option<String>,
+    /// Of this aggregate.
+    pub aggregate_id: Option<String>,
+    /// Recorded at or after.
+    pub from: Option<DateTime<Utc>>,
+    /// Recorded before or at.
+    pub to: Option<DateTime<Utc>>,
+}
+
+/// An event as it is stored.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct StoredEvent {
+    /// Place in the one total order.
+    pub position: i64,
+    /// Kind of aggregate.
+    pub aggregate_type: String,
+    /// The aggregate.
+    pub aggregate_id: String,
+    /// Place in its stream.
+    pub sequence: i64,
+    /// Name.
+    pub event_type: String,
+    /// Version.
+    pub event_version: String,
+    /// What happened.
+    pub payload: serde_json::Value,
+    /// What is known about the telling.
+    pub metadata: serde_json::Value,
+    /// When it happened.
+    pub occurred_at: DateTime<Utc>,
+    /// When it was recorded.
+    pub recorded_at: DateTime<Utc>,
+    /// The delivery that brought it.
+    pub delivery_id: Option<Uuid>,
+}
+
+/// Events in the order of the ledger.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Vec<StoredEvent>> {
+    let mut query = QueryBuilder::<Postgres>::new(
+        "select position, aggregate_type, aggregate_id, sequence, event_type, event_version, payload,
+                metadata, coalesce(occurred_at, recorded_at) as occurred_at, recorded_at, delivery_id
+           from events where position > ",
+    );
+    query.push_bind(filter.after);
+    if let Some(event_type) = &filter.event_type {
+        query.push(" and event_type = ").push_bind(event_type);
+    }
+    if let Some(aggregate_type) = &filter.aggregate_type {
+        query.push(" and aggregate_type = ").push_bind(aggregate_type);
+    }
+    if let Some(aggregate_id) = &filter.aggregate_id {
+        query.push(" and aggregate_id = ").push_bind(aggregate_id);
+    }
+    // Times become positions, so that the index on position serves. Sub-selects,
+    // so that each is worked out once and not for every row.
+    if let Some(from) = filter.from {
+        query.push(" and position > (select ledger_position_at(").push_bind(just_before(from)).push("))");
+    }
+    if let Some(to) = filter.to {
+        query.push(" and position <= (select ledger_position_at(").push_bind(to).push("))");
+    }
+    query.push(" order by position limit ").push_bind(limit);
+    query.build_query_as().fetch_all(pool).await
+}
+
+/// PostgreSQL counts in microseconds.
+fn just_before(time: DateTime<Utc>) -> DateTime<Utc> {
+    time - chrono::Duration::microseconds(1)
+}
+
+/// The last position, 0 for an empty ledger.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn head(pool: &PgPool) -> sqlx::Result<i64> {
+    sqlx::query_scalar("select coalesce(max(position), 0) from events").fetch_one(pool).await
+}

@@ -1,0 +1,39 @@
+//! The ledger: what came in (`deliveries`) and what it means (`events`).
+//!
+//! This is the only code that writes either table, apart from postgres-es,
+//! which appends the events of decisions. Invariants: both tables only grow;
+//! positions are commit order; an identity is on the ledger once.
+
+pub mod deliveries;
+pub mod events;
+mod store;
+mod writer;
+
+pub use store::{CommandError, Store};
+pub use writer::{
+    Claim, Delivery, Entry, Limits, NotWritten, Receipt, Step, Writer, WriterTask, write_batch,
+};
+
+use sqlx::PgPool;
+
+/// Brings the database to this version's tables.
+///
+/// # Errors
+/// When a migration fails, or the database is newer than this program.
+pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
+    sqlx::migrate!("./migrations").run(pool).await
+}
+
+/// The key under which phone numbers are looked up, made on first use and
+/// kept for the life of the ledger.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn phone_index(pool: &PgPool, fresh_key: &[u8]) -> sqlx::Result<domain::PhoneIndex> {
+    sqlx::query("insert into instance (phone_index_key) values ($1) on conflict do nothing")
+        .bind(fresh_key)
+        .execute(pool)
+        .await?;
+    let key: Vec<u8> = sqlx::query_scalar("select phone_index_key from instance").fetch_one(pool).await?;
+    Ok(domain::PhoneIndex::new(&key))
+}

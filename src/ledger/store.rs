@@ -1,0 +1,75 @@
+//! Decisions: commands to aggregates, through cqrs-es and postgres-es.
+//!
+//! Only the plain event store is used: in 0.5.0 the snapshot and aggregate
+//! stores apply every event twice. The framework's own queries stay empty; see
+//! docs/adr/0002.
+
+use std::collections::HashMap;
+
+use cqrs_es::persist::PersistedEventStore;
+use cqrs_es::{Aggregate, AggregateError, CqrsFramework};
+use postgres_es::PostgresEventRepository;
+use sqlx::PgPool;
+
+/// How often a command is tried when others change the same aggregate.
+const ATTEMPTS_MAX: usize = 10;
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError<E: std::error::Error> {
+    /// The aggregate refused it.
+    #[error(transparent)]
+    Refused(E),
+    /// The ledger did not take it.
+    #[error("the ledger did not take a command: {0}")]
+    Ledger(String),
+}
+
+/// Carries out commands.
+#[derive(Clone)]
+pub struct Store {
+    pool: PgPool,
+}
+
+impl Store {
+    /// A store on a pool.
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// Carries out a command and returns the position of the aggregate's last
+    /// event. `make` is called again for each attempt.
+    ///
+    /// # Errors
+    /// [`CommandError`] when it was refused or could not be written.
+    pub async fn execute<A>(
+        &self,
+        aggregate_id: &str,
+        make: impl Fn() -> A::Command,
+        metadata: HashMap<String, String>,
+    ) -> Result<i64, CommandError<A::Error>>
+    where
+        A: Aggregate<Services = ()>,
+    {
+        let repository = PostgresEventRepository::new(self.pool.clone());
+        let store = PersistedEventStore::<_, A>::new_event_store(repository);
+        let framework = CqrsFramework::new(store, vec![], ());
+        for attempt in 1.. {
+            match framework.execute_with_metadata(aggregate_id, make(), metadata.clone()).await {
+                Ok(()) => break,
+                Err(AggregateError::AggregateConflict) if attempt < ATTEMPTS_MAX => {}
+                Err(AggregateError::UserError(refusal)) => return Err(CommandError::Refused(refusal)),
+                Err(error) => return Err(CommandError::Ledger(error.to_string())),
+            }
+        }
+        sqlx::query_scalar(
+            "select position from events where aggregate_type = $1 and aggregate_id = $2
+              order by sequence desc limit 1",
+        )
+        .bind(A::TYPE)
+        .bind(aggregate_id)
+        .fetch_one(&self.pool)
+        .await
+        .map_err(|error| CommandError::Ledger(error.to_string()))
+    }
+}

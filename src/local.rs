@@ -1,0 +1,88 @@
+//! Local mode: what `bitacora serve` does for whoever sets no `DATABASE_URL`:
+//! its own PostgreSQL, its own secrets, a first admin.
+
+use std::fs::{self, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::accounts::{Accounts, NewUser};
+use crate::clock;
+use crate::config::{SecretList, ServeSettings};
+
+/// The name under which the first admin logs in.
+pub const ADMIN_EMAIL: &str = "admin@bitacora.local";
+/// Bytes of randomness in a generated secret.
+const SECRET_BYTES: usize = 24;
+
+/// Gives every secret that is not set a value of its own, kept in the data
+/// directory from the first start on. Returns where they are, and whether some
+/// are new.
+///
+/// # Errors
+/// When the file cannot be read or written.
+pub fn fill_secrets(
+    settings: &mut ServeSettings,
+    data_dir: &Path,
+    source: &clock::Source,
+) -> anyhow::Result<(PathBuf, bool)> {
+    fs::create_dir_all(data_dir).with_context(|| format!("cannot make {}", data_dir.display()))?;
+    let file = data_dir.join("secrets.env");
+    let kept: Vec<(String, String)> = match dotenvy::from_path_iter(&file) {
+        Ok(lines) => lines.collect::<Result<_, _>>().with_context(|| format!("{} is damaged", file.display()))?,
+        Err(_) => Vec::new(),
+    };
+    let mut fresh = Vec::new();
+    let slots: [(&str, &mut Option<SecretList>, &str); 7] = [
+        ("JWT_SECRET", &mut settings.jwt_secret, ""),
+        ("MICROSERVICE_TOKEN", &mut settings.microservice_token, ""),
+        ("ELEVENLABS_WEBHOOK_TOKEN", &mut settings.elevenlabs_webhook_token, ""),
+        ("ELEVENLABS_WEBHOOK_SECRET", &mut settings.elevenlabs_webhook_secret, "wsec_"),
+        ("BUILDERBOT_WEBHOOK_TOKEN", &mut settings.builderbot_webhook_token, ""),
+        ("TWILIO_WEBHOOK_TOKEN", &mut settings.twilio_webhook_token, ""),
+        ("TWILIO_AUTH_TOKEN", &mut settings.twilio_auth_token, ""),
+    ];
+    for (name, slot, prefix) in slots {
+        if slot.as_ref().is_some_and(|given| !given.is_empty()) {
+            continue;
+        }
+        let value = kept.iter().find(|(kept, _)| kept == name).map(|(_, value)| value.clone());
+        let value = value.unwrap_or_else(|| {
+            let value = format!("{prefix}{}", source.secret(SECRET_BYTES));
+            fresh.push(format!("{name}={value}\n"));
+            value
+        });
+        *slot = Some(value.parse()?);
+    }
+    if !fresh.is_empty() {
+        let mut open = fs::OpenOptions::new();
+        let mut out = open.create(true).append(true).open(&file)?;
+        fs::set_permissions(&file, Permissions::from_mode(0o600))?;
+        out.write_all(fresh.concat().as_bytes())?;
+        out.sync_all()?;
+    }
+    Ok((file, !fresh.is_empty()))
+}
+
+/// Registers the first admin, if there is nobody yet. Returns the password,
+/// which is kept nowhere else.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn first_admin(accounts: &Accounts, source: &clock::Source) -> anyhow::Result<Option<String>> {
+    if accounts.any().await? {
+        return Ok(None);
+    }
+    let password = source.secret(9);
+    let admin = NewUser {
+        name: "Admin".to_owned(),
+        email: ADMIN_EMAIL.to_owned(),
+        password: password.clone(),
+        role: domain::user::Role::Admin,
+        agent_id: None,
+    };
+    accounts.register(admin, std::collections::HashMap::from([("actor".to_owned(), "local".to_owned())])).await?;
+    Ok(Some(password))
+}

@@ -1,0 +1,30 @@
+//! The background work: loops around steps that each know by the database
+//! alone what is to be done, so that a kill at any moment costs nothing.
+
+pub mod news;
+mod project;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::task::JoinSet;
+
+use crate::app::App;
+
+/// Starts the background work. It ends when `app.stopping` is cancelled,
+/// wherever it is: what was not committed is done again by the next process.
+pub fn start(app: &Arc<App>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let mut until_stopped = |work: BoxFuture<'static, ()>| {
+        let stopping = app.stopping.clone();
+        tasks.spawn(async move {
+            stopping.run_until_cancelled(work).await;
+        });
+    };
+    for name in app.engine.names() {
+        until_stopped(Box::pin(project::follow(app.clone(), name)));
+    }
+    until_stopped(Box::pin(project::rebuild_when_due(app.clone())));
+    until_stopped(Box::pin(project::measure(app.clone())));
+    tasks
+}
