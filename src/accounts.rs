@@ -8,8 +8,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use argon2::Argon2;
+use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use chrono::Duration;
 use domain::PhoneIndex;
 use domain::user::{self, Role, User};
@@ -88,8 +88,17 @@ pub enum Login {
 impl Accounts {
     /// Accounts in a database.
     pub fn new(pool: PgPool, store: Store, index: PhoneIndex, source: clock::Source) -> Self {
-        let nobodys_hash = hash(&source, "nobody has this password").unwrap_or_default().into();
-        Self { pool, store, index, source, hashing: Arc::new(Semaphore::new(HASHES_AT_ONCE)), nobodys_hash }
+        let nobodys_hash = hash(&source, "nobody has this password")
+            .unwrap_or_default()
+            .into();
+        Self {
+            pool,
+            store,
+            index,
+            source,
+            hashing: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
+            nobodys_hash,
+        }
     }
 
     /// Registers somebody; returns the user and the position of the event.
@@ -103,7 +112,12 @@ impl Accounts {
         metadata: HashMap<String, String>,
     ) -> Result<(user::Registered, i64), RegisterError> {
         let email = validate(&new)?;
-        if self.find(&email).await.map_err(anyhow::Error::from)?.is_some() {
+        if self
+            .find(&email)
+            .await
+            .map_err(anyhow::Error::from)?
+            .is_some()
+        {
             return Err(RegisterError::Taken);
         }
         let hash = self.hash(new.password).await?;
@@ -122,12 +136,23 @@ impl Accounts {
         .await
         .map_err(anyhow::Error::from)?
         .ok_or(RegisterError::Taken)?;
-        let registered =
-            user::Registered { user_id, name: new.name.trim().to_owned(), email, role: new.role, agent_id: new.agent_id };
+        let registered = user::Registered {
+            user_id,
+            name: new.name.trim().to_owned(),
+            email,
+            role: new.role,
+            agent_id: new.agent_id,
+        };
         let command = || user::Command::Register(registered.clone());
-        match self.store.execute::<User>(&user_id.to_string(), command, metadata).await {
+        match self
+            .store
+            .execute::<User>(&user_id.to_string(), command, metadata)
+            .await
+        {
             Ok(position) => Ok((registered, position)),
-            Err(crate::ledger::CommandError::Refused(user::Error::AlreadyRegistered)) => Err(RegisterError::Taken),
+            Err(crate::ledger::CommandError::Refused(user::Error::AlreadyRegistered)) => {
+                Err(RegisterError::Taken)
+            }
             Err(error) => Err(RegisterError::Internal(anyhow::anyhow!(error.to_string()))),
         }
     }
@@ -137,7 +162,9 @@ impl Accounts {
     /// # Errors
     /// When the database does not answer.
     pub async fn any(&self) -> sqlx::Result<bool> {
-        sqlx::query_scalar("select exists (select from events where aggregate_type = 'user')").fetch_one(&self.pool).await
+        sqlx::query_scalar("select exists (select from events where aggregate_type = 'user')")
+            .fetch_one(&self.pool)
+            .await
     }
 
     /// Checks a password. A failure is counted before the check, so parallel
@@ -147,16 +174,24 @@ impl Accounts {
     /// When the database does not answer.
     pub async fn login(&self, email: &str, password: String, from: &str) -> anyhow::Result<Login> {
         let email = email.trim().to_lowercase();
-        let keys = [self.index.key(&format!("login:email:{email}")), self.index.key(&format!("login:from:{from}"))];
+        let keys = [
+            self.index.key(&format!("login:email:{email}")),
+            self.index.key(&format!("login:from:{from}")),
+        ];
         if let Some(retry_after) = self.count_attempt(&keys).await? {
             return Ok(Login::TooMany(retry_after));
         }
         let found = self.find(&email).await?;
-        let hash = found.as_ref().map_or_else(|| self.nobodys_hash.to_string(), |(hash, _)| hash.clone());
+        let hash = found
+            .as_ref()
+            .map_or_else(|| self.nobodys_hash.to_string(), |(hash, _)| hash.clone());
         let right = self.verify(hash, password).await?;
         match found {
             Some((_, user)) if right => {
-                sqlx::query("delete from login_failures where key = any($1)").bind(&keys[..]).execute(&self.pool).await?;
+                sqlx::query("delete from login_failures where key = any($1)")
+                    .bind(&keys[..])
+                    .execute(&self.pool)
+                    .await?;
                 Ok(Login::Welcome(user))
             }
             _ => Ok(Login::Wrong),
@@ -172,7 +207,10 @@ impl Accounts {
         sorted.sort_unstable();
         let mut tx = self.pool.begin().await?;
         for key in &sorted {
-            sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 4243))").bind(key).execute(&mut *tx).await?;
+            sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 4243))")
+                .bind(key)
+                .execute(&mut *tx)
+                .await?;
         }
         let oldest: Option<chrono::DateTime<chrono::Utc>> = sqlx::query_scalar(
             "select min(failed_at) from (
@@ -187,9 +225,14 @@ impl Accounts {
         .await?;
         if let Some(oldest) = oldest {
             let wait = oldest - window_began;
-            return Ok(Some(u64::try_from(wait.num_seconds()).unwrap_or_default().max(1)));
+            return Ok(Some(
+                u64::try_from(wait.num_seconds()).unwrap_or_default().max(1),
+            ));
         }
-        sqlx::query("delete from login_failures where failed_at <= $1").bind(window_began).execute(&mut *tx).await?;
+        sqlx::query("delete from login_failures where failed_at <= $1")
+            .bind(window_began)
+            .execute(&mut *tx)
+            .await?;
         sqlx::query("insert into login_failures (key, failed_at) select unnest($1::text[]), $2")
             .bind(&sorted)
             .bind(now)
@@ -227,8 +270,11 @@ impl Accounts {
     async fn verify(&self, hash: String, password: String) -> anyhow::Result<bool> {
         let _permit = self.hashing.acquire().await?;
         let verified = tokio::task::spawn_blocking(move || {
-            PasswordHash::new(&hash)
-                .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
+            PasswordHash::new(&hash).is_ok_and(|hash| {
+                Argon2::default()
+                    .verify_password(password.as_bytes(), &hash)
+                    .is_ok()
+            })
         });
         Ok(verified.await?)
     }
@@ -238,17 +284,26 @@ fn hash(source: &clock::Source, password: &str) -> anyhow::Result<String> {
     let mut salt = [0; 16];
     source.fill(&mut salt);
     let salt = SaltString::encode_b64(&salt).map_err(|error| anyhow::anyhow!("{error}"))?;
-    let hash = Argon2::default().hash_password(password.as_bytes(), &salt).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let hash = Argon2::default()
+        .hash_password(password.as_bytes(), &salt)
+        .map_err(|error| anyhow::anyhow!("{error}"))?;
     Ok(hash.to_string())
 }
 
 /// Checks the fields; returns the address in lower case.
 fn validate(new: &NewUser) -> Result<String, RegisterError> {
-    let invalid = |field, message: &str| Err(RegisterError::Invalid { field, message: message.to_owned() });
+    let invalid = |field, message: &str| {
+        Err(RegisterError::Invalid {
+            field,
+            message: message.to_owned(),
+        })
+    };
     let email = new.email.trim().to_lowercase();
     let plausible = email.len() <= 254
         && !email.contains(char::is_whitespace)
-        && email.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty() && !host.contains('@'));
+        && email.split_once('@').is_some_and(|(user, host)| {
+            !user.is_empty() && !host.is_empty() && !host.contains('@')
+        });
     if new.name.trim().is_empty() || new.name.chars().count() > 200 {
         return invalid("name", "must have 1 to 200 characters");
     }

@@ -84,9 +84,16 @@ impl App {
     /// Waits, for a moment at most, until the named read models show what is
     /// at `position`, so that a read that follows a command sees it.
     pub async fn readable(&self, read_models: &[&str], position: i64) {
-        let caught_up = self.engine.wait_for(read_models, position, READ_YOUR_WRITES_TIMEOUT).await;
+        let caught_up = self
+            .engine
+            .wait_for(read_models, position, READ_YOUR_WRITES_TIMEOUT)
+            .await;
         if !matches!(caught_up, Ok(true)) {
-            tracing::warn!(?read_models, position, "answering a command before its read models have caught up");
+            tracing::warn!(
+                ?read_models,
+                position,
+                "answering a command before its read models have caught up"
+            );
         }
     }
 }
@@ -96,7 +103,9 @@ impl App {
 /// # Errors
 /// When the address is wrong or nobody answers there.
 pub async fn connect(url: &str, connections_max: u32) -> anyhow::Result<PgPool> {
-    let options: PgConnectOptions = url.parse().context("DATABASE_URL is no PostgreSQL address (postgres://user:password@host:port/database)")?;
+    let options: PgConnectOptions = url.parse().context(
+        "DATABASE_URL is no PostgreSQL address (postgres://user:password@host:port/database)",
+    )?;
     PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(ACQUIRE_TIMEOUT)

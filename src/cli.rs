@@ -111,7 +111,10 @@ pub fn run() -> ExitCode {
     }
     let cli = Cli::parse();
     telemetry::start_logging(cli.settings.log_format);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("bitacora: cannot start: {error}");
@@ -151,17 +154,39 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
             print!("{}", http::openapi());
             Ok(())
         }
-        Command::Serve(serve_settings) => serve_until_stopped(settings, *serve_settings, source).await,
+        Command::Serve(serve_settings) => {
+            serve_until_stopped(settings, *serve_settings, source).await
+        }
         Command::Migrate => with_database(&settings, &source, |_| async { Ok(()) }).await,
         Command::Replay { projection, all: _ } => {
-            with_database(&settings, &source, |pool| replay(pool, projection, source.clone())).await
+            with_database(&settings, &source, |pool| {
+                replay(pool, projection, source.clone())
+            })
+            .await
         }
-        Command::User(UserCommand::Add { name, email, role, agent_id, password_stdin: _ }) => {
+        Command::User(UserCommand::Add {
+            name,
+            email,
+            role,
+            agent_id,
+            password_stdin: _,
+        }) => {
             let mut password = String::new();
-            std::io::stdin().read_to_string(&mut password).context("cannot read the password")?;
+            std::io::stdin()
+                .read_to_string(&mut password)
+                .context("cannot read the password")?;
             let password = password.trim_end_matches(['\r', '\n']).to_owned();
-            let new = NewUser { name, email, password, role, agent_id };
-            with_database(&settings, &source, |pool| add_user(pool, new, source.clone())).await
+            let new = NewUser {
+                name,
+                email,
+                password,
+                role,
+                agent_id,
+            };
+            with_database(&settings, &source, |pool| {
+                add_user(pool, new, source.clone())
+            })
+            .await
         }
     }
 }
@@ -172,17 +197,23 @@ async fn open_database(
     settings: &Settings,
     source: &clock::Source,
 ) -> anyhow::Result<(PgPool, Option<LocalPostgres>)> {
-    let given = settings.database_url.as_deref().filter(|url| !url.is_empty());
+    let given = settings
+        .database_url
+        .as_deref()
+        .filter(|url| !url.is_empty());
     let (url, server) = match given {
         Some(url) => (url.to_owned(), None),
         None => {
             let password = source.secret(16);
-            let server = LocalPostgres::start(&settings.data_dir, password, Durability::Durable).await?;
+            let server =
+                LocalPostgres::start(&settings.data_dir, password, Durability::Durable).await?;
             (server.url(), Some(server))
         }
     };
     let pool = app::connect(&url, settings.database_connections_max).await?;
-    ledger::migrate(&pool).await.context("cannot migrate the database")?;
+    ledger::migrate(&pool)
+        .await
+        .context("cannot migrate the database")?;
     Ok((pool, server))
 }
 
@@ -207,11 +238,16 @@ async fn serve_until_stopped(
 ) -> anyhow::Result<()> {
     let local_mode = settings.database_url.as_deref().is_none_or(str::is_empty);
     let secrets = if local_mode {
-        Some(local::fill_secrets(&mut serve_settings, &settings.data_dir, &source)?)
+        Some(local::fill_secrets(
+            &mut serve_settings,
+            &settings.data_dir,
+            &source,
+        )?)
     } else {
         None
     };
-    let config = Config::new(&serve_settings).map_err(|error| WrongSetting(format!("{error:#}")))?;
+    let config =
+        Config::new(&serve_settings).map_err(|error| WrongSetting(format!("{error:#}")))?;
     let mut stop = StopSignal::new()?;
     let (pool, server) = open_database(&settings, &source).await?;
     let metrics = telemetry::start_metrics()?;
@@ -232,16 +268,35 @@ async fn serve_until_stopped(
 }
 
 /// What a newcomer needs, on standard output, where no log line is.
-fn print_welcome(running: &serve::Running, secrets: &std::path::Path, new: bool, password: Option<&str>) {
+fn print_welcome(
+    running: &serve::Running,
+    secrets: &std::path::Path,
+    new: bool,
+    password: Option<&str>,
+) {
     let port = running.address.port();
-    println!("Bitácora is at http://localhost:{port}  (API docs: http://localhost:{port}/api/docs)");
+    println!(
+        "Bitácora is at http://localhost:{port}  (API docs: http://localhost:{port}/api/docs)"
+    );
     if let Some(password) = password {
-        println!("First login:     {}  password: {password}   (shown only this once)", local::ADMIN_EMAIL);
+        println!(
+            "First login:     {}  password: {password}   (shown only this once)",
+            local::ADMIN_EMAIL
+        );
     }
     if new {
-        println!("Service token:   X-Service-Token: {}", running.app.config.service_tokens[0]);
-        println!("Webhook tokens and signing secrets were generated into {}:", secrets.display());
-        println!("  set -a; . {}; set +a      puts them into your shell", secrets.display());
+        println!(
+            "Service token:   X-Service-Token: {}",
+            running.app.config.service_tokens[0]
+        );
+        println!(
+            "Webhook tokens and signing secrets were generated into {}:",
+            secrets.display()
+        );
+        println!(
+            "  set -a; . {}; set +a      puts them into your shell",
+            secrets.display()
+        );
     } else {
         println!("Tokens and signing secrets are in {}", secrets.display());
     }
@@ -256,7 +311,10 @@ struct StopSignal {
 impl StopSignal {
     fn new() -> anyhow::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn received(&mut self) {
@@ -272,9 +330,13 @@ async fn add_user(pool: PgPool, new: NewUser, source: clock::Source) -> anyhow::
     source.fill(&mut key);
     let index = ledger::phone_index(&pool, &key).await?;
     let accounts = Accounts::new(pool.clone(), Store::new(pool), index, source);
-    let metadata = std::collections::HashMap::from([("actor".to_owned(), "command line".to_owned())]);
+    let metadata =
+        std::collections::HashMap::from([("actor".to_owned(), "command line".to_owned())]);
     let (user, _) = accounts.register(new, metadata).await?;
-    println!("User {} <{}> may log in as {}.", user.user_id, user.email, user.role);
+    println!(
+        "User {} <{}> may log in as {}.",
+        user.user_id, user.email, user.role
+    );
     Ok(())
 }
 
@@ -287,7 +349,10 @@ async fn replay(pool: PgPool, name: Option<String>, source: clock::Source) -> an
         None => engine.names().collect(),
         Some(name) => vec![engine.resolve(name).with_context(|| {
             let known: Vec<_> = engine.names().collect();
-            format!("there is no projection {name:?}; there are: {}", known.join(", "))
+            format!(
+                "there is no projection {name:?}; there are: {}",
+                known.join(", ")
+            )
         })?],
     };
     for name in names {
@@ -305,7 +370,10 @@ async fn replay_one(engine: &Engine, name: &'static str) -> anyhow::Result<()> {
             bar.set_position(u64::try_from(progress.position).unwrap_or_default());
             if bar.is_hidden() && said.elapsed() >= PLAIN_PROGRESS_INTERVAL {
                 said = std::time::Instant::now();
-                println!("{name}: position {} of {}", progress.position, progress.head);
+                println!(
+                    "{name}: position {} of {}",
+                    progress.position, progress.head
+                );
             }
         })
         .await?;
@@ -313,7 +381,10 @@ async fn replay_one(engine: &Engine, name: &'static str) -> anyhow::Result<()> {
     match rebuilt {
         Rebuild::HeldElsewhere => bail!("{name} is being rebuilt by another process already"),
         Rebuild::Superseded => bail!("{name} belongs to a newer version of this program"),
-        Rebuild::Done { position, differences } => {
+        Rebuild::Done {
+            position,
+            differences,
+        } => {
             println!("{name}: rebuilt up to position {position}");
             for table in differences.unwrap_or_default() {
                 let differing = table.only_before.max(table.only_after);

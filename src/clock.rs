@@ -17,14 +17,20 @@ pub struct Source {
 
 impl Source {
     /// The machine's clock and the operating system's randomness.
-    #[expect(clippy::disallowed_methods, reason = "the one place where the real ones enter")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where the real ones enter"
+    )]
     pub fn system() -> Self {
         Self::new(Utc::now, StdRng::from_os_rng())
     }
 
     /// A clock and a generator of the caller's.
     pub fn new(now: impl Fn() -> DateTime<Utc> + Send + Sync + 'static, rng: StdRng) -> Self {
-        Self { now: Arc::new(now), rng: Arc::new(Mutex::new(rng)) }
+        Self {
+            now: Arc::new(now),
+            rng: Arc::new(Mutex::new(rng)),
+        }
     }
 
     /// The time.
@@ -49,7 +55,10 @@ impl Source {
 
     /// Fills a buffer with random bytes. `StdRng` is a CSPRNG (ChaCha12).
     pub fn fill(&self, buffer: &mut [u8]) {
-        let mut rng = self.rng.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut rng = self
+            .rng
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         rng.fill_bytes(buffer);
     }
 }

@@ -191,8 +191,13 @@ impl Config {
     pub fn new(settings: &ServeSettings) -> anyhow::Result<Self> {
         let port = settings.port.or(settings.app_port).unwrap_or(DEFAULT_PORT);
         let jwt_secrets = required(&settings.jwt_secret, "JWT_SECRET")?;
-        if jwt_secrets.iter().any(|secret| secret.len() < JWT_SECRET_CHARS_MIN) {
-            bail!("JWT_SECRET is too short: give at least {JWT_SECRET_CHARS_MIN} characters, for example the output of `openssl rand -hex 32`");
+        if jwt_secrets
+            .iter()
+            .any(|secret| secret.len() < JWT_SECRET_CHARS_MIN)
+        {
+            bail!(
+                "JWT_SECRET is too short: give at least {JWT_SECRET_CHARS_MIN} characters, for example the output of `openssl rand -hex 32`"
+            );
         }
         Ok(Self {
             listen: SocketAddr::new(settings.host, port),
@@ -217,7 +222,9 @@ fn secrets(list: &Option<SecretList>) -> Vec<String> {
 fn required(list: &Option<SecretList>, name: &str) -> anyhow::Result<Vec<String>> {
     let secrets = secrets(list);
     if secrets.is_empty() {
-        bail!("{name} is not set: set it to a long random value, for example the output of `openssl rand -hex 32` (with no DATABASE_URL, local mode makes one)");
+        bail!(
+            "{name} is not set: set it to a long random value, for example the output of `openssl rand -hex 32` (with no DATABASE_URL, local mode makes one)"
+        );
     }
     Ok(secrets)
 }
@@ -225,7 +232,10 @@ fn required(list: &Option<SecretList>, name: &str) -> anyhow::Result<Vec<String>
 fn provider_secrets(settings: &ServeSettings) -> providers::Secrets {
     let of = |tokens, keys| providers::Credentials::new(secrets(tokens), secrets(keys));
     providers::Secrets {
-        elevenlabs: of(&settings.elevenlabs_webhook_token, &settings.elevenlabs_webhook_secret),
+        elevenlabs: of(
+            &settings.elevenlabs_webhook_token,
+            &settings.elevenlabs_webhook_secret,
+        ),
         builderbot: of(&settings.builderbot_webhook_token, &None),
         twilio: of(&settings.twilio_webhook_token, &settings.twilio_auth_token),
     }
@@ -243,14 +253,28 @@ fn public_url(given: Option<&str>, port: u16) -> anyhow::Result<String> {
 }
 
 fn origins(given: &[String]) -> anyhow::Result<Vec<String>> {
-    let given: Vec<String> = given.iter().map(|o| o.trim().to_owned()).filter(|o| !o.is_empty()).collect();
+    let given: Vec<String> = given
+        .iter()
+        .map(|o| o.trim().to_owned())
+        .filter(|o| !o.is_empty())
+        .collect();
     for origin in &given {
         let well_formed = origin == "*"
             || (origin.starts_with("http://") || origin.starts_with("https://"))
-                && !origin.trim_end_matches('/').splitn(3, '/').nth(2).unwrap_or("").contains('/');
+                && !origin
+                    .trim_end_matches('/')
+                    .splitn(3, '/')
+                    .nth(2)
+                    .unwrap_or("")
+                    .contains('/');
         if !well_formed {
-            bail!("CORS_ALLOWED_ORIGINS must list origins like https://app.example.com, not {origin:?}");
+            bail!(
+                "CORS_ALLOWED_ORIGINS must list origins like https://app.example.com, not {origin:?}"
+            );
         }
     }
-    Ok(given.into_iter().map(|o| o.trim_end_matches('/').to_owned()).collect())
+    Ok(given
+        .into_iter()
+        .map(|o| o.trim_end_matches('/').to_owned())
+        .collect())
 }

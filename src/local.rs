@@ -31,24 +31,45 @@ pub fn fill_secrets(
     fs::create_dir_all(data_dir).with_context(|| format!("cannot make {}", data_dir.display()))?;
     let file = data_dir.join("secrets.env");
     let kept: Vec<(String, String)> = match dotenvy::from_path_iter(&file) {
-        Ok(lines) => lines.collect::<Result<_, _>>().with_context(|| format!("{} is damaged", file.display()))?,
+        Ok(lines) => lines
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("{} is damaged", file.display()))?,
         Err(_) => Vec::new(),
     };
     let mut fresh = Vec::new();
     let slots: [(&str, &mut Option<SecretList>, &str); 7] = [
         ("JWT_SECRET", &mut settings.jwt_secret, ""),
         ("MICROSERVICE_TOKEN", &mut settings.microservice_token, ""),
-        ("ELEVENLABS_WEBHOOK_TOKEN", &mut settings.elevenlabs_webhook_token, ""),
-        ("ELEVENLABS_WEBHOOK_SECRET", &mut settings.elevenlabs_webhook_secret, "wsec_"),
-        ("BUILDERBOT_WEBHOOK_TOKEN", &mut settings.builderbot_webhook_token, ""),
-        ("TWILIO_WEBHOOK_TOKEN", &mut settings.twilio_webhook_token, ""),
+        (
+            "ELEVENLABS_WEBHOOK_TOKEN",
+            &mut settings.elevenlabs_webhook_token,
+            "",
+        ),
+        (
+            "ELEVENLABS_WEBHOOK_SECRET",
+            &mut settings.elevenlabs_webhook_secret,
+            "wsec_",
+        ),
+        (
+            "BUILDERBOT_WEBHOOK_TOKEN",
+            &mut settings.builderbot_webhook_token,
+            "",
+        ),
+        (
+            "TWILIO_WEBHOOK_TOKEN",
+            &mut settings.twilio_webhook_token,
+            "",
+        ),
         ("TWILIO_AUTH_TOKEN", &mut settings.twilio_auth_token, ""),
     ];
     for (name, slot, prefix) in slots {
         if slot.as_ref().is_some_and(|given| !given.is_empty()) {
             continue;
         }
-        let value = kept.iter().find(|(kept, _)| kept == name).map(|(_, value)| value.clone());
+        let value = kept
+            .iter()
+            .find(|(kept, _)| kept == name)
+            .map(|(_, value)| value.clone());
         let value = value.unwrap_or_else(|| {
             let value = format!("{prefix}{}", source.secret(SECRET_BYTES));
             fresh.push(format!("{name}={value}\n"));
@@ -71,7 +92,10 @@ pub fn fill_secrets(
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn first_admin(accounts: &Accounts, source: &clock::Source) -> anyhow::Result<Option<String>> {
+pub async fn first_admin(
+    accounts: &Accounts,
+    source: &clock::Source,
+) -> anyhow::Result<Option<String>> {
     if accounts.any().await? {
         return Ok(None);
     }
@@ -83,6 +107,11 @@ pub async fn first_admin(accounts: &Accounts, source: &clock::Source) -> anyhow:
         role: domain::user::Role::Admin,
         agent_id: None,
     };
-    accounts.register(admin, std::collections::HashMap::from([("actor".to_owned(), "local".to_owned())])).await?;
+    accounts
+        .register(
+            admin,
+            std::collections::HashMap::from([("actor".to_owned(), "local".to_owned())]),
+        )
+        .await?;
     Ok(Some(password))
 }

@@ -51,18 +51,36 @@ impl LocalPostgres {
     /// # Errors
     /// When PostgreSQL is not installed, cannot be started, or the directory
     /// cannot be written.
-    pub async fn start(dir: &Path, new_password: String, durability: Durability) -> anyhow::Result<Self> {
+    pub async fn start(
+        dir: &Path,
+        new_password: String,
+        durability: Durability,
+    ) -> anyhow::Result<Self> {
         let bin = find_binaries()?;
         let owner = unprivileged_user()?;
         let data = place(dir, owner.as_ref())?;
         let password_file = data.with_extension("password");
         if !data.join("PG_VERSION").exists() {
-            make(&bin, &data, &password_file, &new_password, owner.as_ref(), durability).await?;
+            make(
+                &bin,
+                &data,
+                &password_file,
+                &new_password,
+                owner.as_ref(),
+                durability,
+            )
+            .await?;
         }
         let password = fs::read_to_string(&password_file)
             .with_context(|| format!("cannot read {}", password_file.display()))?;
-        let mut server =
-            Self { bin, data, owner, port: 0, password, started_here: false };
+        let mut server = Self {
+            bin,
+            data,
+            owner,
+            port: 0,
+            password,
+            started_here: false,
+        };
         server.port = match server.running_port() {
             Some(port) => port,
             None => server.launch().await?,
@@ -74,12 +92,18 @@ impl LocalPostgres {
     /// The address of the service's own database, as a role that is no
     /// superuser. Holds a password: do not log it.
     pub fn url(&self) -> String {
-        format!("postgres://{ROLE}:{}@127.0.0.1:{}/{DATABASE}", self.password, self.port)
+        format!(
+            "postgres://{ROLE}:{}@127.0.0.1:{}/{DATABASE}",
+            self.password, self.port
+        )
     }
 
     /// The address of the maintenance database, as the superuser.
     pub fn superuser_url(&self) -> String {
-        format!("postgres://postgres:{}@127.0.0.1:{}/postgres", self.password, self.port)
+        format!(
+            "postgres://postgres:{}@127.0.0.1:{}/postgres",
+            self.password, self.port
+        )
     }
 
     /// Where its files are.
@@ -101,7 +125,13 @@ impl LocalPostgres {
             return Ok(());
         }
         let args = ["stop", "-w", "-m", "fast", "-D"].map(OsString::from);
-        run(&self.bin.join("pg_ctl"), args.into_iter().chain([self.data.clone().into()]), &self.data, self.owner.as_ref()).await
+        run(
+            &self.bin.join("pg_ctl"),
+            args.into_iter().chain([self.data.clone().into()]),
+            &self.data,
+            self.owner.as_ref(),
+        )
+        .await
     }
 
     /// The port of a server that runs on this data directory.
@@ -118,36 +148,55 @@ impl LocalPostgres {
 
     async fn launch(&mut self) -> anyhow::Result<u16> {
         let port = free_port()?;
-        let options = format!("-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''");
+        let options =
+            format!("-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''");
         let log = self.data.join("server.log");
         let args: Vec<OsString> = vec![
-            "start".into(), "-w".into(), "-s".into(), "-D".into(), self.data.clone().into(),
-            "-l".into(), log.clone().into(), "-o".into(), options.into(),
+            "start".into(),
+            "-w".into(),
+            "-s".into(),
+            "-D".into(),
+            self.data.clone().into(),
+            "-l".into(),
+            log.clone().into(),
+            "-o".into(),
+            options.into(),
         ];
-        run(&self.bin.join("pg_ctl"), args, &self.data, self.owner.as_ref())
-            .await
-            .with_context(|| format!("PostgreSQL did not start; its log is {}", log.display()))?;
+        run(
+            &self.bin.join("pg_ctl"),
+            args,
+            &self.data,
+            self.owner.as_ref(),
+        )
+        .await
+        .with_context(|| format!("PostgreSQL did not start; its log is {}", log.display()))?;
         self.started_here = true;
         Ok(port)
     }
 
     async fn create_database(&self) -> anyhow::Result<()> {
-        let mut conn = PgConnection::connect(&self.superuser_url()).await.context("cannot connect to the local PostgreSQL")?;
-        let exists: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
-            .bind(DATABASE)
-            .fetch_one(&mut conn)
-            .await?;
-        if !exists {
-            let role_exists: bool = sqlx::query_scalar("select exists (select from pg_roles where rolname = $1)")
-                .bind(ROLE)
+        let mut conn = PgConnection::connect(&self.superuser_url())
+            .await
+            .context("cannot connect to the local PostgreSQL")?;
+        let exists: bool =
+            sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
+                .bind(DATABASE)
                 .fetch_one(&mut conn)
                 .await?;
+        if !exists {
+            let role_exists: bool =
+                sqlx::query_scalar("select exists (select from pg_roles where rolname = $1)")
+                    .bind(ROLE)
+                    .fetch_one(&mut conn)
+                    .await?;
             if !role_exists {
                 // The password is ours, in hex: nothing in it needs quoting.
                 let create = format!("create role {ROLE} login password '{}'", self.password);
                 sqlx::query(&create).execute(&mut conn).await?;
             }
-            sqlx::query(&format!("create database {DATABASE} owner {ROLE}")).execute(&mut conn).await?;
+            sqlx::query(&format!("create database {DATABASE} owner {ROLE}"))
+                .execute(&mut conn)
+                .await?;
         }
         conn.close().await?;
         Ok(())
@@ -156,12 +205,21 @@ impl LocalPostgres {
 
 /// The directory of `initdb`, `postgres` and `pg_ctl`, the newest if several.
 fn find_binaries() -> anyhow::Result<PathBuf> {
-    let complete = |dir: &Path| ["initdb", "postgres", "pg_ctl"].iter().all(|b| dir.join(b).is_file());
+    let complete = |dir: &Path| {
+        ["initdb", "postgres", "pg_ctl"]
+            .iter()
+            .all(|b| dir.join(b).is_file())
+    };
     let mut installed: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
         .flatten()
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .filter_map(|entry| {
+            Some((
+                entry.file_name().to_str()?.parse().ok()?,
+                entry.path().join("bin"),
+            ))
+        })
         .collect();
     installed.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -183,7 +241,9 @@ fn unprivileged_user() -> anyhow::Result<Option<User>> {
             return Ok(Some(user));
         }
     }
-    bail!("running as root, and there is no user {UNPRIVILEGED_USERS:?} to run PostgreSQL as; set DATABASE_URL")
+    bail!(
+        "running as root, and there is no user {UNPRIVILEGED_USERS:?} to run PostgreSQL as; set DATABASE_URL"
+    )
 }
 
 /// The data directory, where its owner can reach it.
@@ -193,7 +253,8 @@ fn place(dir: &Path, owner: Option<&User>) -> anyhow::Result<PathBuf> {
     let reachable = |path: &Path| {
         path.ancestors().all(|dir| {
             fs::metadata(dir).is_ok_and(|meta| {
-                meta.mode() & 0o001 != 0 || owner.is_none_or(|owner| meta.uid() == owner.uid.as_raw())
+                meta.mode() & 0o001 != 0
+                    || owner.is_none_or(|owner| meta.uid() == owner.uid.as_raw())
             })
         })
     };
@@ -228,12 +289,24 @@ async fn make(
         }
     }
     let args: Vec<OsString> = vec![
-        "-D".into(), data.into(), "-U".into(), "postgres".into(), "-E".into(), "UTF8".into(),
-        "--locale=C.UTF-8".into(), "--auth=scram-sha-256".into(), "--no-sync".into(),
-        "--pwfile".into(), password_file.into(),
+        "-D".into(),
+        data.into(),
+        "-U".into(),
+        "postgres".into(),
+        "-E".into(),
+        "UTF8".into(),
+        "--locale=C.UTF-8".into(),
+        "--auth=scram-sha-256".into(),
+        "--no-sync".into(),
+        "--pwfile".into(),
+        password_file.into(),
     ];
-    run(&bin.join("initdb"), args, data, owner).await.context("cannot make a database")?;
-    let mut conf = fs::OpenOptions::new().append(true).open(data.join("postgresql.conf"))?;
+    run(&bin.join("initdb"), args, data, owner)
+        .await
+        .context("cannot make a database")?;
+    let mut conf = fs::OpenOptions::new()
+        .append(true)
+        .open(data.join("postgresql.conf"))?;
     std::io::Write::write_all(&mut conf, configuration(durability).as_bytes())?;
     Ok(())
 }
@@ -262,11 +335,19 @@ async fn run(
     // keep it open for ever.
     let errors = tempfile_in(current_dir);
     let stderr = fs::File::create(&errors).map_or_else(|_| Stdio::null(), Stdio::from);
-    command.args(args).current_dir(current_dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+    command
+        .args(args)
+        .current_dir(current_dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(stderr);
     if let Some(owner) = owner {
         command.uid(owner.uid.as_raw()).gid(owner.gid.as_raw());
     }
-    let status = command.status().await.with_context(|| format!("cannot run {}", program.display()))?;
+    let status = command
+        .status()
+        .await
+        .with_context(|| format!("cannot run {}", program.display()))?;
     let said = fs::read_to_string(&errors).unwrap_or_default();
     let _ = fs::remove_file(&errors);
     if !status.success() {

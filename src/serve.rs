@@ -48,13 +48,22 @@ pub async fn start(
     let news = worker::news::listen(pool.clone(), stopping.clone());
     let (writer, writer_task) = Writer::start(pool.clone(), limits);
     let app = App::new(config, pool, writer, source, metrics, news, stopping).await?;
-    let work = if app.config.worker { worker::start(&app) } else { JoinSet::new() };
+    let work = if app.config.worker {
+        worker::start(&app)
+    } else {
+        JoinSet::new()
+    };
     let mut servers = Vec::new();
     let listen = app.config.listen;
     let (address, server) = if app.config.api {
         spawn_server(listen, http::routes(app.clone()), app.stopping.clone()).await
     } else {
-        spawn_server(listen, http::worker_routes(app.clone()), app.stopping.clone()).await
+        spawn_server(
+            listen,
+            http::worker_routes(app.clone()),
+            app.stopping.clone(),
+        )
+        .await
     }
     .with_context(|| format!("cannot listen on {listen} (PORT): is another process there?"))?;
     servers.push(server);
@@ -65,14 +74,26 @@ pub async fn start(
             .with_context(|| format!("cannot listen on {metrics_addr} (METRICS_ADDR)"))?;
         servers.push(server);
     }
-    Ok(Running { address, app, servers, work, writer: writer_task })
+    Ok(Running {
+        address,
+        app,
+        servers,
+        work,
+        writer: writer_task,
+    })
 }
 
 impl Running {
     /// Stops: no new requests, the open ones answered, everything that was
     /// queued written.
     pub async fn stop(self) {
-        let Self { app, servers, mut work, writer, .. } = self;
+        let Self {
+            app,
+            servers,
+            mut work,
+            writer,
+            ..
+        } = self;
         app.stopping.cancel();
         for server in servers {
             if let Err(error) = server.await {
@@ -83,8 +104,13 @@ impl Running {
         let pool = app.pool.clone();
         // The last sender of the queue goes with the application.
         drop(app);
-        if tokio::time::timeout(DRAIN_TIMEOUT, writer.drained()).await.is_err() {
-            tracing::error!("stopping with unwritten deliveries: the database does not take them; none of them was acknowledged");
+        if tokio::time::timeout(DRAIN_TIMEOUT, writer.drained())
+            .await
+            .is_err()
+        {
+            tracing::error!(
+                "stopping with unwritten deliveries: the database does not take them; none of them was acknowledged"
+            );
         }
         pool.close().await;
     }
@@ -96,7 +122,11 @@ async fn spawn_server(
     stopping: CancellationToken,
 ) -> anyhow::Result<(SocketAddr, JoinHandle<std::io::Result<()>>)> {
     let acceptor = TcpListener::bind(address).into_acceptor().await?;
-    let bound = acceptor.local_addr().first().and_then(|addr| addr.as_socket_addr().copied()).unwrap_or(address);
+    let bound = acceptor
+        .local_addr()
+        .first()
+        .and_then(|addr| addr.as_socket_addr().copied())
+        .unwrap_or(address);
     let server = Server::new_with_acceptor(acceptor).run_with_graceful_shutdown(
         routes,
         async move { stopping.cancelled().await },

@@ -13,13 +13,17 @@ use crate::config::LogFormat;
 const DEFAULT_FILTER: &str = "info,sqlx=warn,poem=warn";
 
 /// Upper bounds of the buckets that answers are counted in, in seconds.
-const LATENCY_BUCKETS_SECS: &[f64] =
-    &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
+const LATENCY_BUCKETS_SECS: &[f64] = &[
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
+];
 
 /// Starts logging to standard error. Call once.
 pub fn start_logging(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let terminal = std::io::stderr().is_terminal();
     match format {
         LogFormat::Auto if terminal => builder.with_target(false).init(),
@@ -44,13 +48,44 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
 
 fn describe() {
     use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
-    describe_histogram!("bitacora_ack_seconds", Unit::Seconds, "From a webhook's arrival to its answer");
-    describe_counter!("bitacora_deliveries_total", "Webhook deliveries by provider and verdict");
-    describe_counter!("bitacora_rejections_not_kept_total", "Rejected deliveries beyond the quota, which were not kept");
-    describe_gauge!("bitacora_ingest_queue_deliveries", "Deliveries waiting to be written");
-    describe_histogram!("bitacora_write_batch_deliveries", "Deliveries written by one transaction");
-    describe_histogram!("bitacora_write_seconds", Unit::Seconds, "Time of one write transaction");
-    describe_gauge!("bitacora_projection_lag_events", "Events on the ledger that a projection has not folded yet");
-    describe_gauge!("bitacora_projection_lag_seconds", Unit::Seconds, "Age of the oldest event that a projection has not folded yet");
-    describe_histogram!("bitacora_http_request_seconds", Unit::Seconds, "Time to answer an API request, by route and status");
+    describe_histogram!(
+        "bitacora_ack_seconds",
+        Unit::Seconds,
+        "From a webhook's arrival to its answer"
+    );
+    describe_counter!(
+        "bitacora_deliveries_total",
+        "Webhook deliveries by provider and verdict"
+    );
+    describe_counter!(
+        "bitacora_rejections_not_kept_total",
+        "Rejected deliveries beyond the quota, which were not kept"
+    );
+    describe_gauge!(
+        "bitacora_ingest_queue_deliveries",
+        "Deliveries waiting to be written"
+    );
+    describe_histogram!(
+        "bitacora_write_batch_deliveries",
+        "Deliveries written by one transaction"
+    );
+    describe_histogram!(
+        "bitacora_write_seconds",
+        Unit::Seconds,
+        "Time of one write transaction"
+    );
+    describe_gauge!(
+        "bitacora_projection_lag_events",
+        "Events on the ledger that a projection has not folded yet"
+    );
+    describe_gauge!(
+        "bitacora_projection_lag_seconds",
+        Unit::Seconds,
+        "Age of the oldest event that a projection has not folded yet"
+    );
+    describe_histogram!(
+        "bitacora_http_request_seconds",
+        Unit::Seconds,
+        "Time to answer an API request, by route and status"
+    );
 }

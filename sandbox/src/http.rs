@@ -223,7 +223,12 @@ impl Gate {
 
     async fn answer(&self, ticket: Ticket, fault: Option<Fault>, call: &Call) -> Answer {
         let refuse = |status| {
-            let id = self.shared.lock().fate.draw("request", &ticket.name()).hex();
+            let id = self
+                .shared
+                .lock()
+                .fate
+                .draw("request", &ticket.name())
+                .hex();
             self.provider.refusal(status, &id)
         };
         match fault {

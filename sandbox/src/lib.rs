@@ -47,6 +47,7 @@ pub use control::{Control, Inbound, Report, Scripted};
 pub use elevenlabs::{AGENT_COLLECTIONS, AGENT_SURVEY, PHONE_SIP_TRUNK, PHONE_TWILIO};
 pub use options::Options;
 pub use outcome::CallOutcome;
+pub use phones::Channel;
 pub use rates::{Misbehaviour, Rates, Span};
 pub use requests::Fault;
 pub use server::{Error, Sandbox, serve};

@@ -22,8 +22,12 @@ mod tests {
 
     #[test]
     fn a_patch_touches_only_what_it_names() {
-        let mut agent = json!({"agent": {"language": "es", "prompt": {"llm": "x"}}, "tags": [1, 2]});
-        deep_merge(&mut agent, &json!({"agent": {"prompt": {"prompt": "hola"}}, "tags": [3]}));
+        let mut agent =
+            json!({"agent": {"language": "es", "prompt": {"llm": "x"}}, "tags": [1, 2]});
+        deep_merge(
+            &mut agent,
+            &json!({"agent": {"prompt": {"prompt": "hola"}}, "tags": [3]}),
+        );
         let expected = json!({
             "agent": {"language": "es", "prompt": {"llm": "x", "prompt": "hola"}}, "tags": [3]
         });

@@ -26,7 +26,13 @@ pub(crate) struct Dialogue {
 }
 
 /// Names under which the services give a client's name.
-const NAME_VARIABLES: [&str; 5] = ["client_name", "name", "nombre", "customer_name", "user_name"];
+const NAME_VARIABLES: [&str; 5] = [
+    "client_name",
+    "name",
+    "nombre",
+    "customer_name",
+    "user_name",
+];
 
 /// Names under which the services give the summary of an earlier call.
 const SUMMARY_VARIABLES: [&str; 4] = ["call_summary", "summary", "resumen", "conversation_summary"];
@@ -36,8 +42,8 @@ const QUOTE_CHARS: usize = 80;
 
 /// The first of the variables that is there, as text.
 fn variable<'a>(variables: &'a Value, names: &[&str]) -> Option<&'a str> {
-    let text = |name: &&str| variables[**name].as_str().filter(|t| !t.is_empty());
-    names.iter().find_map(|name| text(&name))
+    let text = |name: &&str| variables[*name].as_str().filter(|t| !t.is_empty());
+    names.iter().find_map(text)
 }
 
 fn first_name(variables: &Value) -> &str {
@@ -81,7 +87,12 @@ pub(crate) fn call(
 fn answered(draw: &mut Draw, name: &str, talk_secs: u64) -> Dialogue {
     let greeting = format!("Hola, ¿hablo con {name}?");
     let offer = "Le llamo para contarle de un acuerdo de pago con descuento. ¿Le interesa?";
-    let yes = draw.pick(&["Sí, con él.", "Sí, dígame.", "Sí, ¿quién habla?", "Aló, sí."]);
+    let yes = draw.pick(&[
+        "Sí, con él.",
+        "Sí, dígame.",
+        "Sí, ¿quién habla?",
+        "Aló, sí.",
+    ]);
     let mut said = vec![
         (true, greeting),
         (false, yes.unwrap_or_default().to_owned()),
@@ -91,25 +102,49 @@ fn answered(draw: &mut Draw, name: &str, talk_secs: u64) -> Dialogue {
     let (successful, title, summary, interest) = match draw.within(0..=2) {
         0 => {
             say(false, "Sí me interesa, ¿cuál es el precio?");
-            say(true, "Son 120.000 pesos al mes. Le envío los detalles por WhatsApp.");
+            say(
+                true,
+                "Son 120.000 pesos al mes. Le envío los detalles por WhatsApp.",
+            );
             say(false, "Perfecto, quedo pendiente. Gracias.");
             say(true, "A usted. Que tenga un buen día.");
-            ("success", "Cliente interesado", format!("{name} se interesa y pide los detalles por WhatsApp."), "alto")
+            (
+                "success",
+                "Cliente interesado",
+                format!("{name} se interesa y pide los detalles por WhatsApp."),
+                "alto",
+            )
         }
         1 => {
             say(false, "Ahora no puedo, ¿me llama más tarde?");
             say(true, "Con gusto, ¿le parece bien mañana a las diez?");
             say(false, "Sí, mañana a las diez.");
             say(true, "Agendado. Hasta mañana.");
-            ("success", "Volver a llamar", format!("{name} pide que se le llame mañana a las diez."), "medio")
+            (
+                "success",
+                "Volver a llamar",
+                format!("{name} pide que se le llame mañana a las diez."),
+                "medio",
+            )
         }
         _ => {
             say(false, "No, gracias, no me interesa.");
             say(true, "Entiendo. Gracias por su tiempo.");
-            ("failure", "Sin interés", format!("{name} no está interesado en el acuerdo."), "bajo")
+            (
+                "failure",
+                "Sin interés",
+                format!("{name} no está interesado en el acuerdo."),
+                "bajo",
+            )
         }
     };
-    Dialogue { turns: spread(said, talk_secs), successful, title, summary, interest }
+    Dialogue {
+        turns: spread(said, talk_secs),
+        successful,
+        title,
+        summary,
+        interest,
+    }
 }
 
 /// Spreads turns over the length of a call.
@@ -223,7 +258,10 @@ mod tests {
     #[test]
     fn a_template_is_filled_in_or_names_what_it_lacks() {
         let variables = json!({"name": "Ana", "n": 3});
-        assert_eq!(render("Hola {{name}} {{ n }}.", &variables), Ok("Hola Ana 3.".into()));
+        assert_eq!(
+            render("Hola {{name}} {{ n }}.", &variables),
+            Ok("Hola Ana 3.".into())
+        );
         assert_eq!(render("Hola {{who}}", &variables), Err("who".into()));
         assert_eq!(render("Hola {{", &variables), Ok("Hola {{".into()));
     }

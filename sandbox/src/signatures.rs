@@ -47,7 +47,10 @@ mod tests {
     fn every_vector_made_with_the_official_sdks_is_reproduced() {
         let doc: Value = serde_json::from_str(VECTORS).unwrap();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
-        let (token, secret) = (text(&doc["twilio_auth_token"]), text(&doc["elevenlabs_secret"]));
+        let (token, secret) = (
+            text(&doc["twilio_auth_token"]),
+            text(&doc["elevenlabs_secret"]),
+        );
         let t = doc["elevenlabs_t"].as_u64().unwrap();
         let vectors = doc["vectors"].as_array().unwrap();
         assert_eq!(vectors.len(), 18);

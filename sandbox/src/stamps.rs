@@ -14,7 +14,9 @@ fn at(unix_secs: u64) -> DateTime<Utc> {
 
 /// Twilio's way: `Tue, 28 Oct 2025 23:28:40 +0000`.
 pub(crate) fn rfc2822(unix_secs: u64) -> String {
-    at(unix_secs).format("%a, %d %b %Y %H:%M:%S +0000").to_string()
+    at(unix_secs)
+        .format("%a, %d %b %Y %H:%M:%S +0000")
+        .to_string()
 }
 
 /// The carrier's way in a delivery receipt: `2510282328`.
@@ -50,7 +52,10 @@ mod tests {
 
     #[test]
     fn days_and_moments_are_told_apart() {
-        assert!(matches!(parse_moment("2025-10-28"), Some(Moment::Day(1_761_609_600))));
+        assert!(matches!(
+            parse_moment("2025-10-28"),
+            Some(Moment::Day(1_761_609_600))
+        ));
         assert!(matches!(
             parse_moment("2025-10-28T23:28:40Z"),
             Some(Moment::Second(1_761_694_120))

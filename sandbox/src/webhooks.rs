@@ -146,7 +146,6 @@ pub(crate) struct Letter {
 #[derive(Debug)]
 pub(crate) struct Parcel {
     pub(crate) webhook: usize,
-    pub(crate) copy: usize,
     pub(crate) url: String,
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: Bytes,
@@ -224,11 +223,29 @@ pub(crate) fn post(world: &mut World, letter: Letter) {
             due += HELD_BACK_MS;
             world.postman.held_back.insert(letter.entity.clone(), id);
         } else if let Some(held) = world.postman.held_back.remove(&letter.entity) {
-            world.plan_at(due + 1, Step::Deliver { webhook: held, copy: 0 });
+            world.plan_at(
+                due + 1,
+                Step::Deliver {
+                    webhook: held,
+                    copy: 0,
+                },
+            );
         }
-        world.plan_at(due, Step::Deliver { webhook: id, copy: 0 });
+        world.plan_at(
+            due,
+            Step::Deliver {
+                webhook: id,
+                copy: 0,
+            },
+        );
         if twice {
-            world.plan_at(due + second_ms, Step::Deliver { webhook: id, copy: 1 });
+            world.plan_at(
+                due + second_ms,
+                Step::Deliver {
+                    webhook: id,
+                    copy: 1,
+                },
+            );
         }
     }
     let body = letter.content.bytes();
@@ -289,7 +306,10 @@ pub(crate) fn hand_over(world: &mut World, webhook: usize, copy: usize) -> Optio
             let signature = twilio_signature(token, url, params);
             headers.push(("Content-Type", form.to_owned()));
             headers.push(("X-Twilio-Signature", signature));
-            headers.push(("I-Twilio-Idempotency-Token", token_of(world.fate, &known.truth)));
+            headers.push((
+                "I-Twilio-Idempotency-Token",
+                token_of(world.fate, &known.truth),
+            ));
         }
     }
     if is_elevenlabs(known.truth.kind) {
@@ -299,7 +319,6 @@ pub(crate) fn hand_over(world: &mut World, webhook: usize, copy: usize) -> Optio
     }
     Some(Parcel {
         webhook,
-        copy,
         url: world.options.reachable(&known.signed_url),
         headers,
         body,

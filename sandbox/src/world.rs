@@ -10,8 +10,15 @@ use std::{
 };
 
 use crate::{
-    builderbot, clock::Clock, elevenlabs, fate::Fate, options::Options, phones,
-    requests::Requests, truth::Truth, twilio,
+    builderbot,
+    clock::Clock,
+    elevenlabs,
+    fate::Fate,
+    options::Options,
+    phones,
+    requests::Requests,
+    truth::Truth,
+    twilio,
     webhooks::{self, Parcel, Postman},
 };
 
@@ -21,7 +28,11 @@ pub(crate) enum Step {
     /// A batch begins to call.
     StartBatch { batch: usize },
     /// A recipient's number is dialled.
-    Dial { batch: usize, recipient: usize, attempt: u32 },
+    Dial {
+        batch: usize,
+        recipient: usize,
+        attempt: u32,
+    },
     /// A telephone is picked up, by a person or a machine.
     PickUp { conversation: usize },
     /// A call is given up without an answer.
@@ -31,7 +42,10 @@ pub(crate) enum Step {
     /// An ended conversation has been analysed.
     Analysed { conversation: usize },
     /// A message reaches its next status.
-    Message { message: usize, status: twilio::Status },
+    Message {
+        message: usize,
+        status: twilio::Status,
+    },
     /// A person sends a message.
     Write(Box<phones::Letter>),
     /// A webhook is due.
@@ -112,14 +126,19 @@ impl World {
 
     /// Takes the next step if it is due by `until_ms`.
     pub(crate) fn take_next(&mut self, until_ms: u64) -> Option<(u64, Step)> {
-        let next = self.agenda.first_entry().filter(|e| e.key().0 <= until_ms)?;
+        let next = self
+            .agenda
+            .first_entry()
+            .filter(|e| e.key().0 <= until_ms)?;
         let ((due, _), step) = next.remove_entry();
         Some((due, step))
     }
 
     /// Takes every planned delivery off the agenda, in order.
     pub(crate) fn take_deliveries(&mut self) -> Vec<Step> {
-        let all = self.agenda.extract_if(.., |_, step| matches!(step, Step::Deliver { .. }));
+        let all = self
+            .agenda
+            .extract_if(.., |_, step| matches!(step, Step::Deliver { .. }));
         all.map(|(_, step)| step).collect()
     }
 
@@ -127,7 +146,11 @@ impl World {
     pub(crate) fn happen(&mut self, step: Step) -> Option<Parcel> {
         match step {
             Step::StartBatch { batch } => elevenlabs::calls::start(self, batch),
-            Step::Dial { batch, recipient, attempt } => {
+            Step::Dial {
+                batch,
+                recipient,
+                attempt,
+            } => {
                 elevenlabs::calls::dial(self, batch, recipient, attempt);
             }
             Step::PickUp { conversation } => elevenlabs::calls::pick_up(self, conversation),

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
 use domain::{Event, Fact, StreamId};
 use poem::web::Data;
 use poem_openapi::param::Query;
@@ -12,6 +11,7 @@ use poem_openapi::{Object, OpenApi};
 use super::auth::{Access, Auth, Caller};
 use super::error::Failure;
 use super::reply::{self, Page};
+use super::time::Time;
 use super::{Tag, context, params};
 use crate::app::App;
 use crate::ledger::Entry;
@@ -35,10 +35,15 @@ pub struct Act<'a> {
 /// 503 when the ledger does not take it.
 pub async fn record(app: &App, act: Act<'_>) -> Result<i64, Failure> {
     let context = context::current();
-    let actor = act.caller.map_or_else(|| "anonymous".to_owned(), Caller::actor);
+    let actor = act
+        .caller
+        .map_or_else(|| "anonymous".to_owned(), Caller::actor);
     let recorded = domain::audit::Recorded {
         actor: actor.clone(),
-        role: act.caller.and_then(Caller::role).map(|role| role.to_string()),
+        role: act
+            .caller
+            .and_then(Caller::role)
+            .map(|role| role.to_string()),
         action: act.action.to_owned(),
         target: act.target,
         outcome: act.outcome.to_owned(),
@@ -51,7 +56,10 @@ pub async fn record(app: &App, act: Act<'_>) -> Result<i64, Failure> {
         event: Event::Audit(domain::audit::Event::Recorded(recorded)),
         occurred_at: Some(app.source.now()),
     };
-    let receipt = app.writer.append(Entry::Facts(vec![fact], serde_json::json!({}))).await?;
+    let receipt = app
+        .writer
+        .append(Entry::Facts(vec![fact], serde_json::json!({})))
+        .await?;
     Ok(receipt.position.unwrap_or_default())
 }
 
@@ -72,8 +80,19 @@ pub async fn recorded<T>(
         Ok(()) => act.await,
         Err(refusal) => Err(refusal),
     };
-    let word = outcome.as_ref().map_or_else(|failure| failure.code().to_owned(), |_| "ok".to_owned());
-    let position = record(app, Act { caller: Some(caller), action, target, outcome: &word }).await?;
+    let word = outcome
+        .as_ref()
+        .map_or_else(|failure| failure.code().to_owned(), |_| "ok".to_owned());
+    let position = record(
+        app,
+        Act {
+            caller: Some(caller),
+            action,
+            target,
+            outcome: &word,
+        },
+    )
+    .await?;
     outcome.map(|done| (done, position))
 }
 
@@ -84,7 +103,7 @@ struct RecordView {
     /// Its place on the ledger.
     position: i64,
     /// When.
-    occurred_at: DateTime<Utc>,
+    occurred_at: Time,
     /// Who: `user:7`, `service`, or `anonymous`.
     actor: String,
     /// The role that was claimed.
@@ -109,8 +128,15 @@ impl Api {
     /// Who did what
     ///
     /// Every command, login, reveal and reprocess, the newest first. For the roles `auditor` and `admin`.
-    #[oai(path = "/api/audit-log", method = "get", operation_id = "list_audit_log")]
-    #[expect(clippy::too_many_arguments, reason = "one for each parameter of the operation")]
+    #[oai(
+        path = "/api/audit-log",
+        method = "get",
+        operation_id = "list_audit_log"
+    )]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one for each parameter of the operation"
+    )]
     async fn list(
         &self,
         app: Data<&Arc<App>>,
@@ -139,16 +165,21 @@ impl Api {
         let before: Option<i64> = reply::read_cursor(cursor.0.as_deref())?;
         let mut conn = app.pool.acquire().await?;
         let rows = projections::audit_log::list(&mut conn, &filter, before, limit + 1).await?;
-        Ok(reply::page(rows, limit, |row| row.position, |row| RecordView {
-            position: row.position,
-            occurred_at: row.occurred_at,
-            actor: row.actor,
-            role: row.role,
-            action: row.action,
-            target: row.target,
-            outcome: row.outcome,
-            from: row.from_address,
-            request_id: row.request_id,
-        }))
+        Ok(reply::page(
+            rows,
+            limit,
+            |row| row.position,
+            |row| RecordView {
+                position: row.position,
+                occurred_at: row.occurred_at.into(),
+                actor: row.actor,
+                role: row.role,
+                action: row.action,
+                target: row.target,
+                outcome: row.outcome,
+                from: row.from_address,
+                request_id: row.request_id,
+            },
+        ))
     }
 }

@@ -43,17 +43,34 @@ pub struct Service;
 
 /// `Authorization: Bearer <JWT>`, from `POST /api/auth/login`.
 #[derive(SecurityScheme)]
-#[oai(rename = "person", ty = "bearer", bearer_format = "JWT", checker = "check_bearer")]
+#[oai(
+    rename = "person",
+    ty = "bearer",
+    bearer_format = "JWT",
+    checker = "check_bearer"
+)]
 pub struct PersonAuth(Person);
 
 /// `X-Service-Token`: one of our other services.
 #[derive(SecurityScheme)]
-#[oai(rename = "service", ty = "api_key", key_name = "X-Service-Token", key_in = "header", checker = "check_service")]
+#[oai(
+    rename = "service",
+    ty = "api_key",
+    key_name = "X-Service-Token",
+    key_in = "header",
+    checker = "check_service"
+)]
 pub struct ServiceAuth(Service);
 
 /// `?access_token=<JWT>`: for `EventSource`, which cannot set headers.
 #[derive(SecurityScheme)]
-#[oai(rename = "person_in_query", ty = "api_key", key_name = "access_token", key_in = "query", checker = "check_query")]
+#[oai(
+    rename = "person_in_query",
+    ty = "api_key",
+    key_name = "access_token",
+    key_in = "query",
+    checker = "check_query"
+)]
 pub struct QueryAuth(Person);
 
 /// Whoever may call most routes.
@@ -110,7 +127,9 @@ impl From<Auth> for Caller {
 impl From<StreamAuth> for Caller {
     fn from(auth: StreamAuth) -> Self {
         match auth {
-            StreamAuth::Person(PersonAuth(person)) | StreamAuth::Query(QueryAuth(person)) => Self::Person(person),
+            StreamAuth::Person(PersonAuth(person)) | StreamAuth::Query(QueryAuth(person)) => {
+                Self::Person(person)
+            }
             StreamAuth::Service(_) => Self::Service,
         }
     }
@@ -119,7 +138,9 @@ impl From<StreamAuth> for Caller {
 impl Caller {
     /// Whether the caller may.
     pub fn may(&self, access: Access) -> bool {
-        let Self::Person(person) = self else { return access == Access::Known };
+        let Self::Person(person) = self else {
+            return access == Access::Known;
+        };
         match access {
             Access::Known => true,
             Access::Reveal => person.role != Role::Agent,
@@ -165,12 +186,29 @@ impl Caller {
 ///
 /// # Errors
 /// When there is no secret to sign with.
-pub fn issue_token(app: &App, user_id: i32, role: Role) -> anyhow::Result<(String, chrono::DateTime<chrono::Utc>)> {
+pub fn issue_token(
+    app: &App,
+    user_id: i32,
+    role: Role,
+) -> anyhow::Result<(String, chrono::DateTime<chrono::Utc>)> {
     let now = app.source.now();
     let expires_at = now + chrono::Duration::hours(TOKEN_HOURS);
-    let claims = Claims { sub: user_id.to_string(), role, iat: now.timestamp(), exp: expires_at.timestamp() };
-    let secret = app.config.jwt_secrets.first().ok_or_else(|| anyhow::anyhow!("no JWT_SECRET"))?;
-    let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret.as_bytes()))?;
+    let claims = Claims {
+        sub: user_id.to_string(),
+        role,
+        iat: now.timestamp(),
+        exp: expires_at.timestamp(),
+    };
+    let secret = app
+        .config
+        .jwt_secrets
+        .first()
+        .ok_or_else(|| anyhow::anyhow!("no JWT_SECRET"))?;
+    let token = jsonwebtoken::encode(
+        &Header::new(Algorithm::HS256),
+        &claims,
+        &EncodingKey::from_secret(secret.as_bytes()),
+    )?;
     Ok((token, expires_at))
 }
 
@@ -181,7 +219,12 @@ pub fn read_token(app: &App, token: &str) -> Option<Person> {
     // Checked against our own clock below.
     validation.validate_exp = false;
     let claims = app.config.jwt_secrets.iter().find_map(|secret| {
-        jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(secret.as_bytes()), &validation).ok()
+        jsonwebtoken::decode::<Claims>(
+            token,
+            &DecodingKey::from_secret(secret.as_bytes()),
+            &validation,
+        )
+        .ok()
     })?;
     let Claims { sub, role, exp, .. } = claims.claims;
     (app.source.now().timestamp() < exp).then_some(Person { subject: sub, role })
@@ -191,8 +234,12 @@ pub fn read_token(app: &App, token: &str) -> Option<Person> {
 /// digests are compared, all of them, so that lengths do not matter either.
 pub fn is_one_of(secrets: &[String], given: &str) -> bool {
     let given = Sha256::digest(given.as_bytes());
-    let found = secrets.iter().map(|secret| Sha256::digest(secret.as_bytes()).ct_eq(&given));
-    found.fold(subtle::Choice::from(0), |any, this| any | this).into()
+    let found = secrets
+        .iter()
+        .map(|secret| Sha256::digest(secret.as_bytes()).ct_eq(&given));
+    found
+        .fold(subtle::Choice::from(0), |any, this| any | this)
+        .into()
 }
 
 fn app(request: &Request) -> Option<&Arc<App>> {

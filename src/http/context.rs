@@ -15,12 +15,18 @@ const REQUEST_ID_CHARS_MAX: usize = 128;
 
 /// As Helmet 8 sets them (seed call-manager uses Helmet).
 const SECURITY_HEADERS: [(&str, &str); 12] = [
-    ("content-security-policy", "default-src 'self';base-uri 'self';font-src 'self' https: data:;form-action 'self';frame-ancestors 'self';img-src 'self' data:;object-src 'none';script-src 'self' 'unsafe-inline';script-src-attr 'none';style-src 'self' https: 'unsafe-inline'"),
+    (
+        "content-security-policy",
+        "default-src 'self';base-uri 'self';font-src 'self' https: data:;form-action 'self';frame-ancestors 'self';img-src 'self' data:;object-src 'none';script-src 'self' 'unsafe-inline';script-src-attr 'none';style-src 'self' https: 'unsafe-inline'",
+    ),
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),
     ("origin-agent-cluster", "?1"),
     ("referrer-policy", "no-referrer"),
-    ("strict-transport-security", "max-age=31536000; includeSubDomains"),
+    (
+        "strict-transport-security",
+        "max-age=31536000; includeSubDomains",
+    ),
     ("x-content-type-options", "nosniff"),
     ("x-dns-prefetch-control", "off"),
     ("x-download-options", "noopen"),
@@ -44,9 +50,10 @@ pub struct Context {
 
 /// The request that is being answered.
 pub fn current() -> Context {
-    CONTEXT
-        .try_with(Clone::clone)
-        .unwrap_or_else(|_| Context { request_id: Uuid::nil().to_string(), remote_addr: "unknown".to_owned() })
+    CONTEXT.try_with(Clone::clone).unwrap_or_else(|_| Context {
+        request_id: Uuid::nil().to_string(),
+        remote_addr: "unknown".to_owned(),
+    })
 }
 
 /// Puts a [`Context`] around every request.
@@ -61,7 +68,11 @@ impl<E: Endpoint> Middleware<E> for Surround {
     type Output = Surrounded<E>;
 
     fn transform(&self, inner: E) -> Self::Output {
-        Surrounded { inner, source: self.source.clone(), trust_proxy: self.trust_proxy }
+        Surrounded {
+            inner,
+            source: self.source.clone(),
+            trust_proxy: self.trust_proxy,
+        }
     }
 }
 
@@ -87,7 +98,9 @@ impl<E: Endpoint> Endpoint for Surrounded<E> {
                 match self.inner.call(request).await {
                     Ok(response) => {
                         let response = response.into_response();
-                        let route = response.data::<PathPattern>().map(|pattern| pattern.0.clone());
+                        let route = response
+                            .data::<PathPattern>()
+                            .map(|pattern| pattern.0.clone());
                         (response, route)
                     }
                     Err(error) => {
@@ -103,10 +116,22 @@ impl<E: Endpoint> Endpoint for Surrounded<E> {
         let route = route.unwrap_or_else(|| "none".into());
         let status = response.status().as_u16();
         let seconds = began.elapsed().as_secs_f64();
-        tracing::debug!(request_id = context.request_id, %method, %route, status, seconds, "answered");
+        log_answer(&context.request_id, method.as_str(), &route, status, seconds);
         metrics::histogram!("bitacora_http_request_seconds", "route" => route.to_string(), "status" => status.to_string())
             .record(seconds);
         Ok(response)
+    }
+}
+
+/// One line an answer. Webhooks come by the thousand, so those that went well
+/// are told at the level `debug` only.
+fn log_answer(request_id: &str, method: &str, route: &str, status: u16, seconds: f64) {
+    if status >= 500 {
+        tracing::error!(request_id, method, route, status, seconds, "answered");
+    } else if status < 300 && route.starts_with("/webhook") {
+        tracing::debug!(request_id, method, route, status, seconds, "answered");
+    } else {
+        tracing::info!(request_id, method, route, status, seconds, "answered");
     }
 }
 
@@ -114,7 +139,9 @@ fn request_id(request: &Request) -> Option<String> {
     let given = request.header("x-request-id")?;
     let sane = !given.is_empty()
         && given.len() <= REQUEST_ID_CHARS_MAX
-        && given.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b));
+        && given
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b));
     sane.then(|| given.to_owned())
 }
 
@@ -125,7 +152,10 @@ fn remote_addr(request: &Request, trust_proxy: bool) -> String {
         .and_then(|list| list.rsplit(',').next())
         .map(|last| last.trim().to_owned());
     forwarded.unwrap_or_else(|| {
-        request.remote_addr().as_socket_addr().map_or_else(|| "unknown".to_owned(), |addr| addr.ip().to_string())
+        request
+            .remote_addr()
+            .as_socket_addr()
+            .map_or_else(|| "unknown".to_owned(), |addr| addr.ip().to_string())
     })
 }
 
@@ -136,10 +166,16 @@ fn finish(response: &mut Response, context: &Context) {
     }
     for (name, value) in SECURITY_HEADERS {
         if !headers.contains_key(name) {
-            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+            headers.insert(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
         }
     }
     if response.status() == StatusCode::UNAUTHORIZED {
-        response.headers_mut().entry(header::WWW_AUTHENTICATE).or_insert(HeaderValue::from_static("Bearer"));
+        response
+            .headers_mut()
+            .entry(header::WWW_AUTHENTICATE)
+            .or_insert(HeaderValue::from_static("Bearer"));
     }
 }

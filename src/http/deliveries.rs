@@ -5,7 +5,6 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
 use domain::Provider;
 use domain::delivery::Verdict;
 use poem::web::Data;
@@ -17,6 +16,7 @@ use uuid::Uuid;
 use super::auth::{Access, Auth, Caller};
 use super::error::Failure;
 use super::reply::{self, Commanded, Page, Success};
+use super::time::Time;
 use super::{Tag, audit, params};
 use crate::app::App;
 use crate::ledger::deliveries::{self, Detail, Filter, Summary};
@@ -48,7 +48,7 @@ struct SummaryView {
     /// The ledger position of its last event.
     position: Option<i64>,
     /// When it came.
-    received_at: DateTime<Utc>,
+    received_at: Time,
     /// From which network address.
     remote_addr: Option<String>,
     /// Size of its body.
@@ -114,7 +114,7 @@ impl From<Summary> for SummaryView {
             reprocess_of: row.reprocess_of,
             reprocessed_as: row.reprocessed_as,
             position: row.position,
-            received_at: row.received_at,
+            received_at: row.received_at.into(),
             remote_addr: row.remote_addr,
             body_bytes: row.body_bytes,
         }
@@ -129,8 +129,15 @@ impl Api {
     /// What providers sent
     ///
     /// The newest first. For the roles `auditor` and `admin`.
-    #[oai(path = "/api/deliveries", method = "get", operation_id = "list_deliveries")]
-    #[expect(clippy::too_many_arguments, reason = "one for each parameter of the operation")]
+    #[oai(
+        path = "/api/deliveries",
+        method = "get",
+        operation_id = "list_deliveries"
+    )]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one for each parameter of the operation"
+    )]
     async fn list(
         &self,
         app: Data<&Arc<App>>,
@@ -151,8 +158,10 @@ impl Api {
         Caller::from(auth).require(Access::Auditor)?;
         let limit = reply::limit(limit.0)?;
         let filter = Filter {
-            verdict: params::word::<Verdict>("verdict", verdict.0)?.map(|verdict| verdict.to_string()),
-            provider: params::word::<Provider>("provider", provider.0)?.map(|provider| provider.to_string()),
+            verdict: params::word::<Verdict>("verdict", verdict.0)?
+                .map(|verdict| verdict.to_string()),
+            provider: params::word::<Provider>("provider", provider.0)?
+                .map(|provider| provider.to_string()),
             from: params::time("from", from.0.as_deref())?,
             to: params::time("to", to.0.as_deref())?,
             before: reply::read_cursor(cursor.0.as_deref())?,
@@ -165,7 +174,11 @@ impl Api {
     ///
     /// The raw body and headers (secrets removed), and the signature checked again over the stored bytes. It shows
     /// whatever the provider sent, so it is put on record. For the roles `auditor` and `admin`.
-    #[oai(path = "/api/deliveries/:id", method = "get", operation_id = "get_delivery")]
+    #[oai(
+        path = "/api/deliveries/:id",
+        method = "get",
+        operation_id = "get_delivery"
+    )]
     async fn get(
         &self,
         app: Data<&Arc<App>>,
@@ -175,8 +188,15 @@ impl Api {
     ) -> Result<Json<Success<DetailView>>, Failure> {
         let caller = Caller::from(auth);
         let read = async { deliveries::get(&app.pool, id.0).await?.ok_or_else(unknown) };
-        let (detail, _) =
-            audit::recorded(&app, &caller, Access::Auditor, "get_delivery", Some(id.0.to_string()), read).await?;
+        let (detail, _) = audit::recorded(
+            &app,
+            &caller,
+            Access::Auditor,
+            "get_delivery",
+            Some(id.0.to_string()),
+            read,
+        )
+        .await?;
         Ok(reply::success(show(&app, detail)))
     }
 
@@ -184,7 +204,11 @@ impl Api {
     ///
     /// For a quarantined delivery, after the program has learnt to understand it: its facts go onto the ledger now.
     /// Twice is as good as once. For the role `admin`.
-    #[oai(path = "/api/deliveries/:id/reprocess", method = "post", operation_id = "reprocess_delivery")]
+    #[oai(
+        path = "/api/deliveries/:id/reprocess",
+        method = "post",
+        operation_id = "reprocess_delivery"
+    )]
     async fn reprocess(
         &self,
         app: Data<&Arc<App>>,
@@ -195,8 +219,15 @@ impl Api {
         let caller = Caller::from(auth);
         let target = Some(id.0.to_string());
         let act = reprocess(&app, id.0);
-        let (view, audited_at) =
-            audit::recorded(&app, &caller, Access::Admin, "reprocess_delivery", target, act).await?;
+        let (view, audited_at) = audit::recorded(
+            &app,
+            &caller,
+            Access::Admin,
+            "reprocess_delivery",
+            target,
+            act,
+        )
+        .await?;
         let position = view.position.unwrap_or_default().max(audited_at);
         app.readable(&["interactions", "audit_log"], position).await;
         Ok(reply::commanded(view, None, position))
@@ -208,7 +239,9 @@ fn unknown() -> Failure {
 }
 
 fn webhook(route: &str) -> Result<Webhook, Failure> {
-    Webhook::named(route).ok_or_else(|| Failure::conflict("unknown_route", "This program does not know that webhook"))
+    Webhook::named(route).ok_or_else(|| {
+        Failure::conflict("unknown_route", "This program does not know that webhook")
+    })
 }
 
 async fn reprocess(app: &App, id: Uuid) -> Result<ReprocessView, Failure> {
@@ -216,18 +249,29 @@ async fn reprocess(app: &App, id: Uuid) -> Result<ReprocessView, Failure> {
     if detail.summary.verdict != Verdict::Quarantined.as_str() {
         return Err(Failure::conflict(
             "not_quarantined",
-            format!("Only a quarantined delivery can be read again; this one is {}", detail.summary.verdict),
+            format!(
+                "Only a quarantined delivery can be read again; this one is {}",
+                detail.summary.verdict
+            ),
         ));
     }
     let webhook = webhook(&detail.summary.route)?;
-    let content_type = detail.headers.get("content-type").and_then(|value| value.as_str());
+    let content_type = detail
+        .headers
+        .get("content-type")
+        .and_then(|value| value.as_str());
     let Normalised { identity, outcome } =
         providers::normalise(webhook, &detail.body, content_type, &app.phone_index);
     let facts = match outcome {
         Outcome::Facts(facts) => facts,
         Outcome::Quarantined { reason } => {
             let status = Verdict::Quarantined.to_string();
-            return Ok(ReprocessView { status, delivery_id: None, position: None, reason: Some(reason) });
+            return Ok(ReprocessView {
+                status,
+                delivery_id: None,
+                position: None,
+                reason: Some(reason),
+            });
         }
     };
     let delivery = Delivery {
@@ -243,10 +287,24 @@ async fn reprocess(app: &App, id: Uuid) -> Result<ReprocessView, Failure> {
         body: Bytes::from(detail.body),
         reprocess_of: Some(id),
     };
-    let Receipt { verdict, delivery_id, position } =
-        app.writer.append(Entry::Delivery(Box::new(delivery), Claim::Facts { identity, facts })).await?;
+    let Receipt {
+        verdict,
+        delivery_id,
+        position,
+    } = app
+        .writer
+        .append(Entry::Delivery(
+            Box::new(delivery),
+            Claim::Facts { identity, facts },
+        ))
+        .await?;
     let status = verdict.map_or_else(String::new, |verdict| verdict.to_string());
-    Ok(ReprocessView { status, delivery_id, position, reason: None })
+    Ok(ReprocessView {
+        status,
+        delivery_id,
+        position,
+        reason: None,
+    })
 }
 
 fn show(app: &App, detail: Detail) -> DetailView {
@@ -263,10 +321,20 @@ fn show(app: &App, detail: Detail) -> DetailView {
 /// Checks a stored delivery's signature as it was checked on arrival, but with
 /// today's secrets: one that was rotated away makes it wrong.
 fn check_again(app: &App, detail: &Detail) -> SignatureView {
-    let absent = SignatureView { present: false, valid: None, reason: None };
-    let Some(webhook) = Webhook::named(&detail.summary.route) else { return absent };
-    let Some(name) = providers::signature_header(webhook.provider()) else { return absent };
-    let Some(signature) = detail.headers.get(name).and_then(|value| value.as_str()) else { return absent };
+    let absent = SignatureView {
+        present: false,
+        valid: None,
+        reason: None,
+    };
+    let Some(webhook) = Webhook::named(&detail.summary.route) else {
+        return absent;
+    };
+    let Some(name) = providers::signature_header(webhook.provider()) else {
+        return absent;
+    };
+    let Some(signature) = detail.headers.get(name).and_then(|value| value.as_str()) else {
+        return absent;
+    };
     let headers: Vec<(&str, &[u8])> = vec![(name, signature.as_bytes())];
     let request = providers::Request {
         headers: &headers,

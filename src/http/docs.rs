@@ -18,7 +18,9 @@ pub fn document<T: OpenApi>(service: &OpenApiService<T, ()>) -> String {
 /// Serves the document.
 pub fn endpoint(document: String) -> impl Endpoint {
     make_sync(move |_| {
-        Response::builder().content_type("application/json; charset=utf-8").body(document.clone())
+        Response::builder()
+            .content_type("application/json; charset=utf-8")
+            .body(document.clone())
     })
 }
 

@@ -43,7 +43,10 @@ macro_rules! documented_body {
             const IS_REQUIRED: bool = true;
 
             async fn from_request(_: &Request, body: &mut RequestBody) -> poem::Result<Self> {
-                Ok(Self(WebhookBody(body.take().unwrap_or_default()), PhantomData))
+                Ok(Self(
+                    WebhookBody(body.take().unwrap_or_default()),
+                    PhantomData,
+                ))
             }
         }
 

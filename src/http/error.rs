@@ -105,10 +105,15 @@ impl Failure {
 
     /// Some fields are wrong.
     pub fn fields(fields: Vec<(String, String)>) -> Self {
-        let summary: Vec<String> = fields.iter().map(|(field, message)| format!("{field} {message}")).collect();
+        let summary: Vec<String> = fields
+            .iter()
+            .map(|(field, message)| format!("{field} {message}"))
+            .collect();
         let mut body = ErrorBody::new("validation_error", summary.join("; "));
-        let details: Vec<_> =
-            fields.into_iter().map(|(field, message)| serde_json::json!({"field": field, "message": message})).collect();
+        let details: Vec<_> = fields
+            .into_iter()
+            .map(|(field, message)| serde_json::json!({"field": field, "message": message}))
+            .collect();
         body.0.details = Some(details.into());
         Self::BadRequest(body)
     }
@@ -135,12 +140,18 @@ impl Failure {
 
     /// The body is larger than `bytes_max`.
     pub fn too_large(bytes_max: usize) -> Self {
-        Self::TooLarge(ErrorBody::new("payload_too_large", format!("The body is larger than {bytes_max} bytes")))
+        Self::TooLarge(ErrorBody::new(
+            "payload_too_large",
+            format!("The body is larger than {bytes_max} bytes"),
+        ))
     }
 
     /// Too many requests.
     pub fn too_many(message: &str, retry_after_secs: u64) -> Self {
-        Self::TooMany(ErrorBody::new("too_many_requests", message), retry_after_secs)
+        Self::TooMany(
+            ErrorBody::new("too_many_requests", message),
+            retry_after_secs,
+        )
     }
 
     /// Overloaded, or something we need is away.
@@ -151,9 +162,16 @@ impl Failure {
     /// The code that the answer will carry.
     pub fn code(&self) -> &str {
         match self {
-            Self::BadRequest(body) | Self::Unauthorized(body) | Self::Forbidden(body) | Self::NotFound(body)
-            | Self::Conflict(body) | Self::TooLarge(body) | Self::UnsupportedMediaType(body)
-            | Self::TooMany(body, _) | Self::Internal(body) | Self::Unavailable(body, _) => &body.code,
+            Self::BadRequest(body)
+            | Self::Unauthorized(body)
+            | Self::Forbidden(body)
+            | Self::NotFound(body)
+            | Self::Conflict(body)
+            | Self::TooLarge(body)
+            | Self::UnsupportedMediaType(body)
+            | Self::TooMany(body, _)
+            | Self::Internal(body)
+            | Self::Unavailable(body, _) => &body.code,
         }
     }
 
@@ -213,7 +231,10 @@ pub fn into_response(error: poem::Error) -> Response {
     } else if error.is::<NotFoundError>() {
         Failure::not_found("There is nothing at this address; see /api/docs")
     } else if error.is::<MethodNotAllowedError>() {
-        return other(StatusCode::METHOD_NOT_ALLOWED, "This address does not take this method; see /api/docs");
+        return other(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "This address does not take this method; see /api/docs",
+        );
     } else if error.is::<SizedLimitError>() {
         Failure::TooLarge(ErrorBody::new("payload_too_large", error.to_string()))
     } else if error.status().is_client_error() {
@@ -225,7 +246,11 @@ pub fn into_response(error: poem::Error) -> Response {
 }
 
 fn other(status: StatusCode, message: &str) -> Response {
-    let code = status.canonical_reason().unwrap_or("error").to_lowercase().replace([' ', '-'], "_");
+    let code = status
+        .canonical_reason()
+        .unwrap_or("error")
+        .to_lowercase()
+        .replace([' ', '-'], "_");
     let mut response = ErrorBody::new(&code, message).into_response();
     response.set_status(status);
     response
@@ -239,8 +264,12 @@ impl PanicHandler for Panicked {
     type Response = Response;
 
     fn get_response(&self, panic: Box<dyn std::any::Any + Send>) -> Response {
-        let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
-        let words = words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        let words = panic
+            .downcast_ref::<&str>()
+            .map(|words| (*words).to_owned());
+        let words = words
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_default();
         poem::Error::from(Failure::internal(&format!("panicked: {words}"))).into_response()
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use domain::Provider;
 use poem::web::Data;
 use poem::{IntoResponse, Request, handler};
@@ -13,6 +12,7 @@ use poem_openapi::{ApiResponse, Object, OpenApi};
 use super::Tag;
 use super::auth::ServiceAuth;
 use super::error::Failure;
+use super::time::Time;
 use crate::app::App;
 
 /// How long the database may take to say that it is there.
@@ -24,7 +24,7 @@ struct Health {
     /// `ok` or `degraded`.
     status: String,
     /// Now.
-    timestamp: DateTime<Utc>,
+    timestamp: Time,
     /// Always `bitacora`.
     service: String,
     /// The program's version.
@@ -99,14 +99,22 @@ impl Api {
         if app.stopping.is_cancelled() {
             return Probe::No(PlainText("stopping"));
         }
-        if database_answers(&app).await { Probe::Yes(PlainText("ok")) } else { Probe::No(PlainText("database away")) }
+        if database_answers(&app).await {
+            Probe::Yes(PlainText("ok"))
+        } else {
+            Probe::No(PlainText("database away"))
+        }
     }
 
     /// Metrics for Prometheus
     ///
     /// Here with the service token; without one on `METRICS_ADDR`, when that is set, and then only there.
     #[oai(path = "/metrics", method = "get", operation_id = "get_metrics")]
-    async fn metrics(&self, app: Data<&Arc<App>>, _auth: ServiceAuth) -> Result<PlainText<String>, Failure> {
+    async fn metrics(
+        &self,
+        app: Data<&Arc<App>>,
+        _auth: ServiceAuth,
+    ) -> Result<PlainText<String>, Failure> {
         if app.config.metrics_addr.is_some() {
             return Err(Failure::not_found("Metrics are served on METRICS_ADDR"));
         }
@@ -117,8 +125,12 @@ impl Api {
 /// Metrics without a token.
 #[handler]
 pub fn metrics_endpoint(request: &Request) -> poem::Response {
-    let text = request.data::<Arc<App>>().map(|app| render_metrics(app)).unwrap_or_default();
-    text.with_content_type("text/plain; version=0.0.4; charset=utf-8").into_response()
+    let text = request
+        .data::<Arc<App>>()
+        .map(|app| render_metrics(app))
+        .unwrap_or_default();
+    text.with_content_type("text/plain; version=0.0.4; charset=utf-8")
+        .into_response()
 }
 
 fn render_metrics(app: &App) -> String {
@@ -141,17 +153,26 @@ async fn health(app: &App) -> HealthAnswer {
     };
     let health = Health {
         status: if connected && !full { "ok" } else { "degraded" }.to_owned(),
-        timestamp: app.source.now(),
+        timestamp: app.source.now().into(),
         service: "bitacora".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime: (app.source.now() - app.started_at).num_seconds(),
         dependencies: Dependencies {
-            database: if connected { "connected" } else { "disconnected" }.to_owned(),
+            database: if connected {
+                "connected"
+            } else {
+                "disconnected"
+            }
+            .to_owned(),
             queue: if full { "full" } else { "ok" }.to_owned(),
             twilio: configured(Provider::Twilio),
             elevenlabs: configured(Provider::Elevenlabs),
             builderbot: configured(Provider::Builderbot),
         },
     };
-    if connected { HealthAnswer::Ok(Json(health)) } else { HealthAnswer::Degraded(Json(health)) }
+    if connected {
+        HealthAnswer::Ok(Json(health))
+    } else {
+        HealthAnswer::Degraded(Json(health))
+    }
 }

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::auth::{Access, Auth, Caller};
 use super::error::Failure;
 use super::reply::{self, Page, Success};
+use super::time::{self, Time};
 use super::{Tag, audit, params, range};
 use crate::app::App;
 use crate::ledger::deliveries;
@@ -56,11 +57,11 @@ struct Row {
     /// ElevenLabs' conversation.
     conversation_id: Option<String>,
     /// When it began.
-    started_at: DateTime<Utc>,
+    started_at: Time,
     /// When it ended.
-    ended_at: Option<DateTime<Utc>>,
+    ended_at: Option<Time>,
     /// When the latest of its events happened.
-    last_event_at: DateTime<Utc>,
+    last_event_at: Time,
     /// How long it lasted, in seconds.
     duration_secs: Option<i64>,
     /// The provider's summary.
@@ -163,15 +164,15 @@ struct MessageView {
     /// The provider's words on it.
     error_message: Option<String>,
     /// When it was first known.
-    created_at: DateTime<Utc>,
+    created_at: Time,
     /// When it left the provider.
-    sent_at: Option<DateTime<Utc>>,
+    sent_at: Option<Time>,
     /// When it reached the client.
-    delivered_at: Option<DateTime<Utc>>,
+    delivered_at: Option<Time>,
     /// When the client read it.
-    read_at: Option<DateTime<Utc>>,
+    read_at: Option<Time>,
     /// When it failed.
-    failed_at: Option<DateTime<Utc>>,
+    failed_at: Option<Time>,
 }
 
 /// Something that happened.
@@ -183,9 +184,9 @@ struct EventView {
     /// What happened, such as `message.status_changed`.
     r#type: String,
     /// When it happened, by the provider's word or else the time of receipt.
-    occurred_at: DateTime<Utc>,
+    occurred_at: Time,
     /// When the ledger took it.
-    recorded_at: DateTime<Utc>,
+    recorded_at: Time,
     /// Who told us.
     provider: Option<String>,
     /// The delivery that brought it.
@@ -237,8 +238,15 @@ impl Api {
     /// Calls, WhatsApp conversations and SMS
     ///
     /// The newest first.
-    #[oai(path = "/api/interactions", method = "get", operation_id = "list_interactions")]
-    #[expect(clippy::too_many_arguments, reason = "one for each parameter of the operation")]
+    #[oai(
+        path = "/api/interactions",
+        method = "get",
+        operation_id = "list_interactions"
+    )]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one for each parameter of the operation"
+    )]
     async fn list(
         &self,
         app: Data<&Arc<App>>,
@@ -289,14 +297,26 @@ impl Api {
         let mask = must_mask(&app, &caller, reveal.0, "reveal_interactions", None).await?;
         let mut conn = app.pool.acquire().await?;
         let rows = interactions::list(&mut conn, &filter, after.as_ref(), limit + 1).await?;
-        Ok(reply::page(rows, limit, |row| (row.started_at, row.id.clone()), |row| show_row(row, mask)))
+        Ok(reply::page(
+            rows,
+            limit,
+            |row| (row.started_at, row.id.clone()),
+            |row| show_row(row, mask),
+        ))
     }
 
     /// One interaction with all that belongs to it
     ///
     /// `as_of` shows it as it stood at a time or ledger position: the same answer that was given then.
-    #[oai(path = "/api/interactions/:id", method = "get", operation_id = "get_interaction")]
-    #[expect(clippy::too_many_arguments, reason = "one for each parameter of the operation")]
+    #[oai(
+        path = "/api/interactions/:id",
+        method = "get",
+        operation_id = "get_interaction"
+    )]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one for each parameter of the operation"
+    )]
     async fn get(
         &self,
         app: Data<&Arc<App>>,
@@ -331,7 +351,11 @@ impl Api {
     /// The recording of a call
     ///
     /// Takes range requests, so that a player can seek.
-    #[oai(path = "/api/interactions/:id/audio", method = "get", operation_id = "get_interaction_audio")]
+    #[oai(
+        path = "/api/interactions/:id/audio",
+        method = "get",
+        operation_id = "get_interaction_audio"
+    )]
     async fn audio(
         &self,
         app: Data<&Arc<App>>,
@@ -342,19 +366,30 @@ impl Api {
     ) -> Result<Audio, Failure> {
         let none = || Failure::not_found("La interacción no tiene grabación");
         let mut conn = app.pool.acquire().await?;
-        let interaction = interactions::get(&mut conn, &id.0).await?.ok_or_else(none)?;
+        let interaction = interactions::get(&mut conn, &id.0)
+            .await?
+            .ok_or_else(none)?;
         let call = projections::call_details::get(&mut conn, &interaction.id).await?;
         drop(conn);
-        let delivery = call.and_then(|call| call.audio_delivery_id).ok_or_else(none)?;
-        let body = deliveries::body(&app.pool, delivery).await?.ok_or_else(none)?;
+        let delivery = call
+            .and_then(|call| call.audio_delivery_id)
+            .ok_or_else(none)?;
+        let body = deliveries::body(&app.pool, delivery)
+            .await?
+            .ok_or_else(none)?;
         // Decoding may be 32 MiB of work.
-        let decoded = tokio::task::spawn_blocking(move || providers::audio(Webhook::ElevenlabsCall, &body));
-        let audio = decoded.await.map_err(anyhow::Error::from)?.ok_or_else(none)?;
+        let decoded =
+            tokio::task::spawn_blocking(move || providers::audio(Webhook::ElevenlabsCall, &body));
+        let audio = decoded
+            .await
+            .map_err(anyhow::Error::from)?
+            .ok_or_else(none)?;
         let bytes = || "bytes".to_owned();
         Ok(match range::requested(request, audio.len()) {
             range::Requested::Whole => Audio::Whole(Binary(audio), bytes()),
             range::Requested::Part(part) => {
-                let content_range = format!("bytes {}-{}/{}", part.start, part.end - 1, audio.len());
+                let content_range =
+                    format!("bytes {}-{}/{}", part.start, part.end - 1, audio.len());
                 Audio::Part(Binary(audio[part].to_vec()), bytes(), content_range)
             }
             range::Requested::Nothing => Audio::NoSuchPart(format!("bytes */{}", audio.len())),
@@ -363,7 +398,9 @@ impl Api {
 }
 
 fn phone_key(app: &App, given: Option<String>) -> Result<Option<String>, Failure> {
-    let Some(given) = params::text("phone", given)? else { return Ok(None) };
+    let Some(given) = params::text("phone", given)? else {
+        return Ok(None);
+    };
     // A `+` that was not percent-encoded comes as a space.
     let given = given.trim();
     let number = PhoneNumber::parse(given).or_else(|_| PhoneNumber::from_digits(given));
@@ -372,13 +409,18 @@ fn phone_key(app: &App, given: Option<String>) -> Result<Option<String>, Failure
 }
 
 fn read_as_of(given: Option<String>) -> Result<Option<AsOf>, Failure> {
-    let Some(given) = given.filter(|given| !given.is_empty()) else { return Ok(None) };
+    let Some(given) = given.filter(|given| !given.is_empty()) else {
+        return Ok(None);
+    };
     if let Ok(position) = given.parse() {
         return Ok(Some(AsOf::Position(position)));
     }
     match params::time("as_of", Some(&given)) {
         Ok(time) => Ok(time.map(AsOf::Time)),
-        Err(_) => Err(Failure::field("as_of", "must be a ledger position or a time like 2025-10-28T23:29:50Z")),
+        Err(_) => Err(Failure::field(
+            "as_of",
+            "must be a ledger position or a time like 2025-10-28T23:29:50Z",
+        )),
     }
 }
 
@@ -394,7 +436,10 @@ async fn must_mask(
     if !reveal.unwrap_or(false) {
         return Ok(app.config.mask_phone_numbers);
     }
-    audit::recorded(app, caller, Access::Reveal, action, target, async { Ok(()) }).await?;
+    audit::recorded(app, caller, Access::Reveal, action, target, async {
+        Ok(())
+    })
+    .await?;
     Ok(false)
 }
 
@@ -403,13 +448,18 @@ pub fn mask_json(document: &Value, number: &str) -> Value {
     match document {
         Value::String(text) => Value::String(mask_in(text, number)),
         Value::Array(items) => items.iter().map(|item| mask_json(item, number)).collect(),
-        Value::Object(fields) => {
-            fields.iter().map(|(name, value)| (name.clone(), mask_json(value, number))).collect()
-        }
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| (name.clone(), mask_json(value, number)))
+            .collect(),
         Value::Number(digits) => {
             let text = digits.to_string();
             let masked = mask_in(&text, number);
-            if masked == text { document.clone() } else { Value::String(masked) }
+            if masked == text {
+                document.clone()
+            } else {
+                Value::String(masked)
+            }
         }
         Value::Null | Value::Bool(_) => document.clone(),
     }
@@ -421,7 +471,13 @@ fn show_row(row: Interaction, masked: bool) -> Row {
         _ => text,
     };
     Row {
-        phone_number: row.phone_number.as_deref().map(|number| if masked { mask(number) } else { number.to_owned() }),
+        phone_number: row.phone_number.as_deref().map(|number| {
+            if masked {
+                mask(number)
+            } else {
+                number.to_owned()
+            }
+        }),
         summary: row.summary.map(hide),
         id: row.id,
         channel: row.channel.to_string(),
@@ -431,9 +487,9 @@ fn show_row(row: Interaction, masked: bool) -> Row {
         agent_id: row.agent_id,
         batch_id: row.batch_id,
         conversation_id: row.conversation_id,
-        started_at: row.started_at,
-        ended_at: row.ended_at,
-        last_event_at: row.last_event_at,
+        started_at: row.started_at.into(),
+        ended_at: time::optional(row.ended_at),
+        last_event_at: row.last_event_at.into(),
         duration_secs: row.duration_secs,
         message_count: row.message_count,
     }
@@ -452,9 +508,19 @@ fn show_detail(detail: Detail, masked: bool) -> (DetailView, Option<String>) {
     };
     let id = detail.interaction.id.clone();
     let view = DetailView {
-        call: detail.call.map(|call| show_call(call, &id, &hide, &hide_json)),
-        messages: detail.messages.into_iter().map(|message| show_message(message, &hide, &hide_json)).collect(),
-        events: detail.events.into_iter().map(|event| show_event(event, &hide_json)).collect(),
+        call: detail
+            .call
+            .map(|call| show_call(call, &id, &hide, &hide_json)),
+        messages: detail
+            .messages
+            .into_iter()
+            .map(|message| show_message(message, &hide, &hide_json))
+            .collect(),
+        events: detail
+            .events
+            .into_iter()
+            .map(|event| show_event(event, &hide_json))
+            .collect(),
         row: show_row(detail.interaction, masked),
     };
     (view, number)
@@ -470,7 +536,9 @@ fn show_call(
     hide: &impl Fn(Option<String>) -> Option<String>,
     hide_json: &impl Fn(Value) -> Value,
 ) -> CallView {
-    let here = call.audio_delivery_id.map(|_| format!("/api/interactions/{id}/audio"));
+    let here = call
+        .audio_delivery_id
+        .map(|_| format!("/api/interactions/{id}/audio"));
     CallView {
         duration_secs: call.duration_secs,
         recording_url: here.or_else(|| hide(call.recording_url)),
@@ -515,11 +583,11 @@ fn show_message(
         provider_message_id: message.provider_message_id,
         error_code: message.error_code,
         error_message: hide(message.error_message),
-        created_at: message.created_at,
-        sent_at: message.sent_at,
-        delivered_at: message.delivered_at,
-        read_at: message.read_at,
-        failed_at: message.failed_at,
+        created_at: message.created_at.into(),
+        sent_at: time::optional(message.sent_at),
+        delivered_at: time::optional(message.delivered_at),
+        read_at: time::optional(message.read_at),
+        failed_at: time::optional(message.failed_at),
     }
 }
 
@@ -527,8 +595,8 @@ fn show_event(event: InteractionEvent, hide_json: &impl Fn(Value) -> Value) -> E
     EventView {
         position: event.position,
         r#type: event.r#type,
-        occurred_at: event.occurred_at,
-        recorded_at: event.recorded_at,
+        occurred_at: event.occurred_at.into(),
+        recorded_at: event.recorded_at.into(),
         provider: event.provider.map(|provider| provider.to_string()),
         delivery_id: event.delivery_id,
         payload: hide_json(event.payload),
@@ -539,8 +607,12 @@ fn show_event(event: InteractionEvent, hide_json: &impl Fn(Value) -> Value) -> E
 /// Puts beside each event what the provider sent.
 async fn add_raw(app: &App, view: &mut DetailView, number: Option<&str>) -> Result<(), Failure> {
     for event in view.events.iter_mut().rev().take(RAW_BODIES_MAX) {
-        let Some(delivery) = event.delivery_id else { continue };
-        let body = deliveries::body(&app.pool, delivery).await?.unwrap_or_default();
+        let Some(delivery) = event.delivery_id else {
+            continue;
+        };
+        let body = deliveries::body(&app.pool, delivery)
+            .await?
+            .unwrap_or_default();
         let shown = (body.len() <= RAW_BYTES_MAX).then(|| {
             let text = || Value::String(String::from_utf8_lossy(&body).into_owned());
             serde_json::from_slice(&body).unwrap_or_else(|_| text())

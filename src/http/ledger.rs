@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
 use poem::web::Data;
@@ -18,6 +17,7 @@ use super::audit;
 use super::auth::{Access, Auth, Caller, StreamAuth};
 use super::error::Failure;
 use super::reply::{self, Page};
+use super::time::Time;
 use super::{Tag, params};
 use crate::app::App;
 use crate::ledger::events::{self, Filter, StoredEvent};
@@ -44,9 +44,9 @@ struct EventView {
     /// The version of its shape.
     version: String,
     /// When it happened, by the provider's word or else the time of receipt.
-    occurred_at: DateTime<Utc>,
+    occurred_at: Time,
     /// When the ledger took it.
-    recorded_at: DateTime<Utc>,
+    recorded_at: Time,
     /// The delivery that brought it.
     delivery_id: Option<Uuid>,
     /// What happened. Phone numbers are masked unless `reveal=true`.
@@ -57,7 +57,11 @@ struct EventView {
 
 impl EventView {
     fn of(event: StoredEvent, mask: bool) -> Self {
-        let payload = if mask { masked(&event.event_type, event.payload) } else { event.payload };
+        let payload = if mask {
+            masked(&event.event_type, event.payload)
+        } else {
+            event.payload
+        };
         Self {
             position: event.position,
             aggregate_type: event.aggregate_type,
@@ -65,8 +69,8 @@ impl EventView {
             sequence: event.sequence,
             r#type: event.event_type,
             version: event.event_version,
-            occurred_at: event.occurred_at,
-            recorded_at: event.recorded_at,
+            occurred_at: event.occurred_at.into(),
+            recorded_at: event.recorded_at.into(),
             delivery_id: event.delivery_id,
             payload,
             metadata: event.metadata,
@@ -78,7 +82,11 @@ impl EventView {
 fn masked(event_type: &str, payload: serde_json::Value) -> serde_json::Value {
     let contacts = domain::event::event_type(event_type).map_or(&[][..], |kind| kind.contacts);
     contacts.iter().fold(payload, |payload, field| {
-        let Some(contact) = payload.get(field).and_then(|contact| contact.as_str()).map(str::to_owned) else {
+        let Some(contact) = payload
+            .get(field)
+            .and_then(|contact| contact.as_str())
+            .map(str::to_owned)
+        else {
             return payload;
         };
         super::interactions::mask_json(&payload, &contact)
@@ -93,8 +101,15 @@ impl Api {
     /// Events in their order
     ///
     /// For the roles `auditor` and `admin`. `reveal=true` shows whole phone numbers and is put on record.
-    #[oai(path = "/api/ledger/events", method = "get", operation_id = "list_ledger_events")]
-    #[expect(clippy::too_many_arguments, reason = "one for each parameter of the operation")]
+    #[oai(
+        path = "/api/ledger/events",
+        method = "get",
+        operation_id = "list_ledger_events"
+    )]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one for each parameter of the operation"
+    )]
     async fn list(
         &self,
         app: Data<&Arc<App>>,
@@ -122,7 +137,9 @@ impl Api {
         caller.require(Access::Auditor)?;
         let limit = reply::limit(limit.0)?;
         let filter = Filter {
-            after: reply::read_cursor(cursor.0.as_deref())?.or(after.0).unwrap_or_default(),
+            after: reply::read_cursor(cursor.0.as_deref())?
+                .or(after.0)
+                .unwrap_or_default(),
             event_type: params::text("type", r#type.0)?,
             aggregate_type: params::text("aggregate_type", aggregate_type.0)?,
             aggregate_id: params::text("aggregate_id", aggregate_id.0)?,
@@ -134,17 +151,34 @@ impl Api {
         if reveal {
             let target = Some(format!("after:{}", filter.after));
             let act = async { Ok(()) };
-            audit::recorded(&app, &caller, Access::Reveal, "reveal_ledger_events", target, act).await?;
+            audit::recorded(
+                &app,
+                &caller,
+                Access::Reveal,
+                "reveal_ledger_events",
+                target,
+                act,
+            )
+            .await?;
         }
         let mask = app.config.mask_phone_numbers && !reveal;
-        Ok(reply::page(rows, limit, |row| row.position, |row| EventView::of(row, mask)))
+        Ok(reply::page(
+            rows,
+            limit,
+            |row| row.position,
+            |row| EventView::of(row, mask),
+        ))
     }
 
     /// Events as they come
     ///
     /// Server-sent events named `event`, with the position as id: a client that reconnects with `Last-Event-ID`
     /// goes on where it was. Without it (or `after`) the stream begins with what is new.
-    #[oai(path = "/api/ledger/stream", method = "get", operation_id = "stream_ledger_events")]
+    #[oai(
+        path = "/api/ledger/stream",
+        method = "get",
+        operation_id = "stream_ledger_events"
+    )]
     async fn stream(
         &self,
         app: Data<&Arc<App>>,
@@ -161,9 +195,13 @@ impl Api {
             None => events::head(&app.pool).await?,
         };
         let to_event = |event: EventView| {
-            SseEvent::message(event.to_json_string()).event_type("event").id(event.position.to_string())
+            SseEvent::message(event.to_json_string())
+                .event_type("event")
+                .id(event.position.to_string())
         };
-        Ok(EventStream::new(follow(app.0.clone(), after).boxed()).to_event(to_event).keep_alive(KEEP_ALIVE))
+        Ok(EventStream::new(follow(app.0.clone(), after).boxed())
+            .to_event(to_event)
+            .keep_alive(KEEP_ALIVE))
     }
 }
 
@@ -177,7 +215,12 @@ fn follow(app: Arc<App>, after: i64) -> impl Stream<Item = EventView> + Send + u
         ready: std::collections::VecDeque<StoredEvent>,
     }
     let news = app.news.clone();
-    let state = State { app, news, after, ready: Default::default() };
+    let state = State {
+        app,
+        news,
+        after,
+        ready: Default::default(),
+    };
     futures_util::stream::unfold(state, |mut state| async move {
         loop {
             if let Some(event) = state.ready.pop_front() {
@@ -186,8 +229,14 @@ fn follow(app: Arc<App>, after: i64) -> impl Stream<Item = EventView> + Send + u
                 return Some((view, state));
             }
             state.news.borrow_and_update();
-            let filter = Filter { after: state.after, ..Filter::default() };
-            state.ready = events::list(&state.app.pool, &filter, STREAM_EVENTS).await.ok()?.into();
+            let filter = Filter {
+                after: state.after,
+                ..Filter::default()
+            };
+            state.ready = events::list(&state.app.pool, &filter, STREAM_EVENTS)
+                .await
+                .ok()?
+                .into();
             if state.ready.is_empty() {
                 tokio::select! {
                     changed = state.news.changed() => changed.ok()?,

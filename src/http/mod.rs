@@ -16,14 +16,15 @@ mod params;
 mod projections;
 mod range;
 mod reply;
+mod time;
 mod users;
 mod webhooks;
 
 use std::sync::Arc;
 
-use poem::middleware::{AddData, CatchPanic, Cors};
 use poem::endpoint::make;
 use poem::http::header;
+use poem::middleware::{AddData, CatchPanic, Cors};
 use poem::{Endpoint, EndpointExt, Route};
 use poem_openapi::{OpenApiService, Tags};
 
@@ -93,29 +94,49 @@ pub fn routes(app: Arc<App>) -> impl Endpoint {
 
 /// The routes of a process that only works in the background.
 pub fn worker_routes(app: Arc<App>) -> impl Endpoint {
-    surround(OpenApiService::new(health::Api, "Bitácora worker", env!("CARGO_PKG_VERSION")), app)
+    surround(
+        OpenApiService::new(health::Api, "Bitácora worker", env!("CARGO_PKG_VERSION")),
+        app,
+    )
 }
 
 /// `/metrics` alone, for an address of its own.
 pub fn metrics_routes(app: Arc<App>) -> impl Endpoint {
-    Route::new().at("/metrics", health::metrics_endpoint).with(AddData::new(app))
+    Route::new()
+        .at("/metrics", health::metrics_endpoint)
+        .with(AddData::new(app))
 }
 
 fn surround(routes: impl poem::IntoEndpoint<Endpoint: 'static>, app: Arc<App>) -> impl Endpoint {
     let origins = app.config.cors_allowed_origins.clone();
-    let context = context::Surround { source: app.source.clone(), trust_proxy: app.config.trust_proxy };
+    let context = context::Surround {
+        source: app.source.clone(),
+        trust_proxy: app.config.trust_proxy,
+    };
     let inner = Arc::new(
-        routes.into_endpoint().with(AddData::new(app)).with(CatchPanic::new().with_handler(error::Panicked)).with(context),
+        routes
+            .into_endpoint()
+            .with(AddData::new(app))
+            .with(CatchPanic::new().with_handler(error::Panicked))
+            .with(context),
     );
     let cross_origin = Arc::new(inner.clone().with(cors()));
     // poem's CORS refuses requests of other origins outright, our own included.
     // To leave out the headers is enough: the browser does the refusing.
     make(move |request: poem::Request| {
-        let allowed = request
-            .header(header::ORIGIN)
-            .is_some_and(|origin| origins.iter().any(|allowed| allowed == "*" || allowed == origin));
+        let allowed = request.header(header::ORIGIN).is_some_and(|origin| {
+            origins
+                .iter()
+                .any(|allowed| allowed == "*" || allowed == origin)
+        });
         let (inner, cross_origin) = (inner.clone(), cross_origin.clone());
-        async move { if allowed { cross_origin.call(request).await } else { inner.call(request).await } }
+        async move {
+            if allowed {
+                cross_origin.call(request).await
+            } else {
+                inner.call(request).await
+            }
+        }
     })
 }
 

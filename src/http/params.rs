@@ -9,11 +9,16 @@ use super::error::Failure;
 /// # Errors
 /// 400 that names the parameter.
 pub fn time(name: &'static str, given: Option<&str>) -> Result<Option<DateTime<Utc>>, Failure> {
-    let Some(given) = given.filter(|given| !given.is_empty()) else { return Ok(None) };
+    let Some(given) = given.filter(|given| !given.is_empty()) else {
+        return Ok(None);
+    };
     // A `+` of the time zone that was not percent-encoded comes as a space.
     match DateTime::parse_from_rfc3339(&given.replace(' ', "+")) {
         Ok(time) => Ok(Some(time.to_utc())),
-        Err(_) => Err(Failure::field(name, "must be a time like 2025-10-28T23:29:50Z")),
+        Err(_) => Err(Failure::field(
+            name,
+            "must be a time like 2025-10-28T23:29:50Z",
+        )),
     }
 }
 
@@ -21,10 +26,17 @@ pub fn time(name: &'static str, given: Option<&str>) -> Result<Option<DateTime<U
 ///
 /// # Errors
 /// 400 that names the parameter and the words.
-pub fn word<T: std::str::FromStr<Err = String>>(name: &'static str, given: Option<String>) -> Result<Option<T>, Failure> {
+pub fn word<T: std::str::FromStr<Err = String>>(
+    name: &'static str,
+    given: Option<String>,
+) -> Result<Option<T>, Failure> {
     given
         .filter(|given| !given.is_empty())
-        .map(|given| given.parse().map_err(|message: String| Failure::field(name, message)))
+        .map(|given| {
+            given
+                .parse()
+                .map_err(|message: String| Failure::field(name, message))
+        })
         .transpose()
 }
 
@@ -34,12 +46,17 @@ pub fn word<T: std::str::FromStr<Err = String>>(name: &'static str, given: Optio
 /// 400 that names the parameter.
 pub fn text(name: &'static str, given: Option<String>) -> Result<Option<String>, Failure> {
     const CHARS_MAX: usize = 500;
-    let Some(given) = given.filter(|given| !given.is_empty()) else { return Ok(None) };
+    let Some(given) = given.filter(|given| !given.is_empty()) else {
+        return Ok(None);
+    };
     if given.contains('\0') {
         return Err(Failure::field(name, "must not hold the character NUL"));
     }
     if given.chars().count() > CHARS_MAX {
-        return Err(Failure::field(name, format!("must have at most {CHARS_MAX} characters")));
+        return Err(Failure::field(
+            name,
+            format!("must have at most {CHARS_MAX} characters"),
+        ));
     }
     Ok(Some(given))
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
 use poem::web::Data;
 use poem_openapi::param::Path;
 use poem_openapi::payload::{Json, Response};
@@ -12,6 +11,7 @@ use projections::engine::{State, Status};
 use super::auth::{Access, Auth, Caller};
 use super::error::Failure;
 use super::reply::{self, Success};
+use super::time::{self, Time};
 use super::{Tag, audit};
 use crate::app::App;
 
@@ -40,7 +40,7 @@ struct StatusView {
     /// The replay under way, asked for, or failed.
     replay: Option<ReplayView>,
     /// When it last moved.
-    updated_at: Option<DateTime<Utc>>,
+    updated_at: Option<Time>,
 }
 
 /// A replay.
@@ -52,7 +52,7 @@ struct ReplayView {
     /// The ledger's last position.
     head: i64,
     /// When it was asked for.
-    started_at: DateTime<Utc>,
+    started_at: Time,
     /// Why it failed; the live rows are as they were.
     error: Option<String>,
 }
@@ -66,7 +66,11 @@ impl From<Status> for StatusView {
         };
         Self {
             name: status.name.to_owned(),
-            tables: status.tables.iter().map(|&table| table.to_owned()).collect(),
+            tables: status
+                .tables
+                .iter()
+                .map(|&table| table.to_owned())
+                .collect(),
             version: status.version,
             state: state.to_owned(),
             position: status.position,
@@ -77,10 +81,10 @@ impl From<Status> for StatusView {
             replay: status.rebuild.map(|rebuild| ReplayView {
                 position: rebuild.position,
                 head: rebuild.head,
-                started_at: rebuild.started_at,
+                started_at: rebuild.started_at.into(),
                 error: rebuild.error,
             }),
-            updated_at: status.updated_at,
+            updated_at: time::optional(status.updated_at),
         }
     }
 }
@@ -107,17 +111,31 @@ pub struct Api;
 #[OpenApi(tag = "Tag::Operations")]
 impl Api {
     /// The read models and how far they are
-    #[oai(path = "/api/projections", method = "get", operation_id = "list_projections")]
-    async fn list(&self, app: Data<&Arc<App>>, _auth: Auth) -> Result<Json<Success<Vec<StatusView>>>, Failure> {
+    #[oai(
+        path = "/api/projections",
+        method = "get",
+        operation_id = "list_projections"
+    )]
+    async fn list(
+        &self,
+        app: Data<&Arc<App>>,
+        _auth: Auth,
+    ) -> Result<Json<Success<Vec<StatusView>>>, Failure> {
         let statuses = app.engine.statuses().await?;
-        Ok(reply::success(statuses.into_iter().map(StatusView::from).collect()))
+        Ok(reply::success(
+            statuses.into_iter().map(StatusView::from).collect(),
+        ))
     }
 
     /// Fold a read model anew
     ///
     /// From the whole ledger, beside the live tables, which the new ones replace at the end. Reads and webhooks go on
     /// meanwhile. For the role `admin`.
-    #[oai(path = "/api/projections/:name/replay", method = "post", operation_id = "replay_projection")]
+    #[oai(
+        path = "/api/projections/:name/replay",
+        method = "post",
+        operation_id = "replay_projection"
+    )]
     async fn replay(
         &self,
         app: Data<&Arc<App>>,
@@ -127,15 +145,26 @@ impl Api {
     ) -> Result<Response<Requested>, Failure> {
         let caller = Caller::from(auth);
         let act = async {
-            let unknown = || Failure::not_found("There is no such projection; see GET /api/projections");
+            let unknown =
+                || Failure::not_found("There is no such projection; see GET /api/projections");
             let projection = app.engine.resolve(&name.0).ok_or_else(unknown)?;
             app.engine.request_rebuild(projection).await?;
             Ok(projection)
         };
         let target = app.engine.resolve(&name.0).map(str::to_owned);
-        let (projection, position) =
-            audit::recorded(&app, &caller, Access::Admin, "replay_projection", target, act).await?;
-        let body = reply::success(RequestedView { projection: projection.to_owned() });
-        Ok(Response::new(Requested::Accepted(body)).header("X-Ledger-Position", position.to_string()))
+        let (projection, position) = audit::recorded(
+            &app,
+            &caller,
+            Access::Admin,
+            "replay_projection",
+            target,
+            act,
+        )
+        .await?;
+        let body = reply::success(RequestedView {
+            projection: projection.to_owned(),
+        });
+        Ok(Response::new(Requested::Accepted(body))
+            .header("X-Ledger-Position", position.to_string()))
     }
 }

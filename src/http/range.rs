@@ -19,7 +19,9 @@ pub enum Requested {
 
 /// What part of `size` bytes a request asks for.
 pub fn requested(request: &Request, size: usize) -> Requested {
-    let Some(header) = request.headers().typed_get::<RangeHeader>() else { return Requested::Whole };
+    let Some(header) = request.headers().typed_get::<RangeHeader>() else {
+        return Requested::Whole;
+    };
     let mut ranges = header.satisfiable_ranges(size as u64);
     match (ranges.next(), ranges.next()) {
         (Some(range), None) => part(range, size),
@@ -40,7 +42,11 @@ fn part((start, end): (Bound<u64>, Bound<u64>), size: usize) -> Requested {
         Bound::Excluded(end) => at(end).min(size),
         Bound::Unbounded => size,
     };
-    if start < end { Requested::Part(start..end) } else { Requested::Nothing }
+    if start < end {
+        Requested::Part(start..end)
+    } else {
+        Requested::Nothing
+    }
 }
 
 #[cfg(test)]

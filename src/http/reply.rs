@@ -43,7 +43,11 @@ pub type Commanded<T> = Response<Json<Success<T>>>;
 
 /// A success with data.
 pub fn success<T: Type + ParseFromJSON + ToJSON + Send + Sync>(data: T) -> Json<Success<T>> {
-    Json(Success { success: true, message: None, data })
+    Json(Success {
+        success: true,
+        message: None,
+        data,
+    })
 }
 
 /// A command's success.
@@ -52,7 +56,11 @@ pub fn commanded<T: Type + ParseFromJSON + ToJSON + Send + Sync>(
     message: Option<&str>,
     position: i64,
 ) -> Commanded<T> {
-    let body = Success { success: true, message: message.map(str::to_owned), data };
+    let body = Success {
+        success: true,
+        message: message.map(str::to_owned),
+        data,
+    };
     Response::new(Json(body)).header("X-Ledger-Position", position.to_string())
 }
 
@@ -65,7 +73,10 @@ pub fn limit(given: Option<i64>) -> Result<i64, Failure> {
     if (1..=PAGE_ROWS_MAX).contains(&limit) {
         return Ok(limit);
     }
-    Err(Failure::field("limit", format!("must be from 1 to {PAGE_ROWS_MAX}")))
+    Err(Failure::field(
+        "limit",
+        format!("must be from 1 to {PAGE_ROWS_MAX}"),
+    ))
 }
 
 /// Reads a cursor that we gave out.
@@ -73,10 +84,14 @@ pub fn limit(given: Option<i64>) -> Result<i64, Failure> {
 /// # Errors
 /// 400 when it is not one.
 pub fn read_cursor<C: DeserializeOwned>(given: Option<&str>) -> Result<Option<C>, Failure> {
-    let Some(given) = given.filter(|cursor| !cursor.is_empty()) else { return Ok(None) };
+    let Some(given) = given.filter(|cursor| !cursor.is_empty()) else {
+        return Ok(None);
+    };
     let decoded = URL_SAFE_NO_PAD.decode(given).ok();
     let cursor = decoded.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    cursor.map(Some).ok_or_else(|| Failure::field("cursor", "is none that this list gave out"))
+    cursor
+        .map(Some)
+        .ok_or_else(|| Failure::field("cursor", "is none that this list gave out"))
 }
 
 /// A page of rows. `rows` holds one more than `limit` when there are more.
@@ -94,5 +109,9 @@ pub fn page<R, C: Serialize, T: Type + ParseFromJSON + ToJSON + Send + Sync>(
         .filter(|_| more)
         .and_then(|row| serde_json::to_vec(&cursor_of(row)).ok())
         .map(|json| URL_SAFE_NO_PAD.encode(json));
-    Json(Page { success: true, data: rows.into_iter().map(show).collect(), next_cursor })
+    Json(Page {
+        success: true,
+        data: rows.into_iter().map(show).collect(),
+        next_cursor,
+    })
 }

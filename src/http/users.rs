@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
 use domain::user::{self, Role};
 use poem::web::Data;
 use poem_openapi::param::Query;
@@ -14,6 +13,7 @@ use super::audit::{self, Act};
 use super::auth::{self, Access, Auth, Caller, Person};
 use super::error::Failure;
 use super::reply::{self, Page, Success};
+use super::time::Time;
 use super::{Tag, context};
 use crate::accounts::{Login, NewUser, RegisterError};
 use crate::app::App;
@@ -30,7 +30,10 @@ struct Credentials {
 
 impl poem_openapi::types::Example for Credentials {
     fn example() -> Self {
-        Self { email: "admin@bitacora.local".to_owned(), password: "the password that the first start printed".to_owned() }
+        Self {
+            email: "admin@bitacora.local".to_owned(),
+            password: "the password that the first start printed".to_owned(),
+        }
     }
 }
 
@@ -40,7 +43,7 @@ struct Session {
     /// For `Authorization: Bearer <token>`.
     token: String,
     /// When it ends.
-    expires_at: DateTime<Utc>,
+    expires_at: Time,
     /// Who it is.
     user: UserView,
 }
@@ -54,7 +57,7 @@ struct LoginAnswer {
     /// For `Authorization: Bearer <token>`.
     token: String,
     /// When it ends.
-    expires_at: DateTime<Utc>,
+    expires_at: Time,
     /// Who it is.
     user: UserView,
     /// The same three again.
@@ -107,7 +110,13 @@ struct UserView {
 
 impl From<user::Registered> for UserView {
     fn from(user: user::Registered) -> Self {
-        Self { id: user.user_id, name: user.name, email: user.email, role: user.role.to_string(), agent_id: user.agent_id }
+        Self {
+            id: user.user_id,
+            name: user.name,
+            email: user.email,
+            role: user.role.to_string(),
+            agent_id: user.agent_id,
+        }
     }
 }
 
@@ -128,26 +137,61 @@ impl Api {
     ///
     /// Ten failures for one e-mail address or from one network address within 15 minutes: 429.
     #[oai(path = "/api/auth/login", method = "post", operation_id = "login")]
-    async fn login(&self, app: Data<&Arc<App>>, body: Json<Credentials>) -> Result<Json<LoginAnswer>, Failure> {
+    async fn login(
+        &self,
+        app: Data<&Arc<App>>,
+        body: Json<Credentials>,
+    ) -> Result<Json<LoginAnswer>, Failure> {
         let Json(Credentials { email, password }) = body;
         let from = context::current().remote_addr;
         let login = app.accounts.login(&email, password, &from).await?;
         // An address that is nobody's may still be somebody's: keep a keyed
         // hash, which tells attempts on the same address together.
-        let attempted = || format!("email:{}", app.phone_index.key(&email.trim().to_lowercase()));
-        let refuse = |outcome: &'static str| {
-            Act { caller: None, action: "login", target: Some(attempted()), outcome }
+        let attempted = || {
+            format!(
+                "email:{}",
+                app.phone_index.key(&email.trim().to_lowercase())
+            )
+        };
+        let refuse = |outcome: &'static str| Act {
+            caller: None,
+            action: "login",
+            target: Some(attempted()),
+            outcome,
         };
         match login {
             Login::Welcome(user) => {
-                let person = Person { subject: user.user_id.to_string(), role: user.role };
+                let person = Person {
+                    subject: user.user_id.to_string(),
+                    role: user.role,
+                };
                 let caller = Caller::Person(person);
                 let target = Some(caller.actor());
-                audit::record(&app, Act { caller: Some(&caller), action: "login", target, outcome: "ok" }).await?;
+                audit::record(
+                    &app,
+                    Act {
+                        caller: Some(&caller),
+                        action: "login",
+                        target,
+                        outcome: "ok",
+                    },
+                )
+                .await?;
                 let (token, expires_at) = auth::issue_token(&app, user.user_id, user.role)?;
                 let user = UserView::from(user);
-                let data = Session { token: token.clone(), expires_at, user: user.clone() };
-                Ok(Json(LoginAnswer { success: true, token, expires_at, user, data }))
+                let expires_at = Time(expires_at);
+                let data = Session {
+                    token: token.clone(),
+                    expires_at,
+                    user: user.clone(),
+                };
+                Ok(Json(LoginAnswer {
+                    success: true,
+                    token,
+                    expires_at,
+                    user,
+                    data,
+                }))
             }
             Login::Wrong => {
                 audit::record(&app, refuse("unauthorized")).await?;
@@ -155,7 +199,10 @@ impl Api {
             }
             Login::TooMany(retry_after) => {
                 audit::record(&app, refuse("too_many_requests")).await?;
-                Err(Failure::too_many("Too many failed logins, try again later", retry_after))
+                Err(Failure::too_many(
+                    "Too many failed logins, try again later",
+                    retry_after,
+                ))
             }
         }
     }
@@ -200,26 +247,47 @@ impl Api {
         let after: Option<i32> = reply::read_cursor(cursor.0.as_deref())?;
         let mut conn = app.pool.acquire().await?;
         let rows = projections::users::list(&mut conn, after, limit + 1).await?;
-        Ok(reply::page(rows, limit, |row| row.id, |row| UserView {
-            id: row.id,
-            name: row.name,
-            email: row.email,
-            role: row.role.to_string(),
-            agent_id: row.agent_id,
-        }))
+        Ok(reply::page(
+            rows,
+            limit,
+            |row| row.id,
+            |row| UserView {
+                id: row.id,
+                name: row.name,
+                email: row.email,
+                role: row.role.to_string(),
+                agent_id: row.agent_id,
+            },
+        ))
     }
 }
 
-async fn register(app: &App, caller: &Caller, body: NewUserBody) -> Result<(user::Registered, i64), Failure> {
-    let role: Role = body.role.parse().map_err(|message: String| Failure::field("role", message))?;
-    let new = NewUser { name: body.name, email: body.email, password: body.password, role, agent_id: body.agent_id };
+async fn register(
+    app: &App,
+    caller: &Caller,
+    body: NewUserBody,
+) -> Result<(user::Registered, i64), Failure> {
+    let role: Role = body
+        .role
+        .parse()
+        .map_err(|message: String| Failure::field("role", message))?;
+    let new = NewUser {
+        name: body.name,
+        email: body.email,
+        password: body.password,
+        role,
+        agent_id: body.agent_id,
+    };
     let metadata = HashMap::from([
         ("actor".to_owned(), caller.actor()),
         ("request_id".to_owned(), context::current().request_id),
     ]);
-    app.accounts.register(new, metadata).await.map_err(|error| match error {
-        RegisterError::Invalid { field, message } => Failure::field(field, message),
-        RegisterError::Taken => Failure::conflict("email_taken", error.to_string()),
-        RegisterError::Internal(error) => error.into(),
-    })
+    app.accounts
+        .register(new, metadata)
+        .await
+        .map_err(|error| match error {
+            RegisterError::Invalid { field, message } => Failure::field(field, message),
+            RegisterError::Taken => Failure::conflict("email_taken", error.to_string()),
+            RegisterError::Internal(error) => error.into(),
+        })
 }

@@ -9,9 +9,9 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use domain::delivery::Verdict;
 use futures_util::TryStreamExt;
+use poem::Request;
 use poem::http::HeaderMap;
 use poem::web::Data;
-use poem::Request;
 use poem_openapi::payload::{Json, PlainText};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 
@@ -29,8 +29,13 @@ const KEPT_TEXT_BYTES_MAX: usize = 4096;
 /// Headers that are kept of one delivery, at most.
 const KEPT_HEADERS_MAX: usize = 64;
 /// Headers whose values are secrets, and are never kept.
-const SECRET_HEADERS: [&str; 5] =
-    ["x-webhook-token", "authorization", "proxy-authorization", "cookie", "x-service-token"];
+const SECRET_HEADERS: [&str; 5] = [
+    "x-webhook-token",
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "x-service-token",
+];
 /// What stands in the place of a secret.
 const REMOVED: &str = "[removed]";
 /// What Twilio expects: a reply with no instructions.
@@ -67,7 +72,11 @@ impl Api {
     ///
     /// `post_call_transcription`, `post_call_audio`, `call_initiation_failure`, and any other type, which is
     /// quarantined. Authentic by `X-Webhook-Token` or by `ElevenLabs-Signature` (`t=…,v0=…`).
-    #[oai(path = "/webhooks/elevenlabs/call", method = "post", operation_id = "receive_elevenlabs_call")]
+    #[oai(
+        path = "/webhooks/elevenlabs/call",
+        method = "post",
+        operation_id = "receive_elevenlabs_call"
+    )]
     async fn elevenlabs_call(
         &self,
         app: Data<&Arc<App>>,
@@ -80,7 +89,11 @@ impl Api {
     /// builderbot.cloud: WhatsApp messages and the connection's state
     ///
     /// Authentic by `X-Webhook-Token`, or by `?token=`.
-    #[oai(path = "/webhooks/builderbot/whatsapp", method = "post", operation_id = "receive_builderbot_whatsapp")]
+    #[oai(
+        path = "/webhooks/builderbot/whatsapp",
+        method = "post",
+        operation_id = "receive_builderbot_whatsapp"
+    )]
     async fn builderbot_whatsapp(
         &self,
         app: Data<&Arc<App>>,
@@ -93,7 +106,11 @@ impl Api {
     /// Twilio: how far an SMS or WhatsApp message has come
     ///
     /// Authentic by `X-Webhook-Token` or by `X-Twilio-Signature` over `PUBLIC_URL` + path + query.
-    #[oai(path = "/webhooks/twilio/sms/status", method = "post", operation_id = "receive_twilio_message_status")]
+    #[oai(
+        path = "/webhooks/twilio/sms/status",
+        method = "post",
+        operation_id = "receive_twilio_message_status"
+    )]
     async fn twilio_status(
         &self,
         app: Data<&Arc<App>>,
@@ -104,7 +121,11 @@ impl Api {
     }
 
     /// Twilio: a WhatsApp message or an SMS of a client
-    #[oai(path = "/webhook/twilio/incoming", method = "post", operation_id = "receive_twilio_incoming")]
+    #[oai(
+        path = "/webhook/twilio/incoming",
+        method = "post",
+        operation_id = "receive_twilio_incoming"
+    )]
     async fn twilio_incoming(
         &self,
         app: Data<&Arc<App>>,
@@ -116,7 +137,11 @@ impl Api {
     }
 
     /// Twilio: a WhatsApp message or an SMS of a client (alias)
-    #[oai(path = "/webhooks/twilio/incoming", method = "post", operation_id = "receive_twilio_incoming_alias")]
+    #[oai(
+        path = "/webhooks/twilio/incoming",
+        method = "post",
+        operation_id = "receive_twilio_incoming_alias"
+    )]
     async fn twilio_incoming_alias(
         &self,
         app: Data<&Arc<App>>,
@@ -127,7 +152,11 @@ impl Api {
     }
 
     /// Twilio: the progress of a telephone call
-    #[oai(path = "/webhooks/twilio/voice/status", method = "post", operation_id = "receive_twilio_voice_status")]
+    #[oai(
+        path = "/webhooks/twilio/voice/status",
+        method = "post",
+        operation_id = "receive_twilio_voice_status"
+    )]
     async fn twilio_voice(
         &self,
         app: Data<&Arc<App>>,
@@ -139,7 +168,12 @@ impl Api {
 }
 
 /// The whole way of one delivery.
-async fn receive(app: &App, webhook: Webhook, request: &Request, body: WebhookBody) -> Result<Json<Ack>, Failure> {
+async fn receive(
+    app: &App,
+    webhook: Webhook,
+    request: &Request,
+    body: WebhookBody,
+) -> Result<Json<Ack>, Failure> {
     let began = Instant::now();
     let answer = take(app, webhook, request, body).await;
     let verdict = match &answer {
@@ -148,21 +182,34 @@ async fn receive(app: &App, webhook: Webhook, request: &Request, body: WebhookBo
         Err(_) => "refused",
     };
     let provider = webhook.provider().as_str();
-    metrics::counter!("bitacora_deliveries_total", "provider" => provider, "verdict" => verdict).increment(1);
-    metrics::histogram!("bitacora_ack_seconds", "provider" => provider).record(began.elapsed().as_secs_f64());
+    metrics::counter!("bitacora_deliveries_total", "provider" => provider, "verdict" => verdict)
+        .increment(1);
+    metrics::histogram!("bitacora_ack_seconds", "provider" => provider)
+        .record(began.elapsed().as_secs_f64());
     answer.map(|receipt| {
         Json(Ack {
             success: true,
             status: verdict.to_owned(),
-            delivery_id: receipt.delivery_id.map(|id| id.to_string()).unwrap_or_default(),
+            delivery_id: receipt
+                .delivery_id
+                .map(|id| id.to_string())
+                .unwrap_or_default(),
             position: receipt.position,
         })
     })
 }
 
-async fn take(app: &App, webhook: Webhook, request: &Request, body: WebhookBody) -> Result<Receipt, Failure> {
+async fn take(
+    app: &App,
+    webhook: Webhook,
+    request: &Request,
+    body: WebhookBody,
+) -> Result<Receipt, Failure> {
     let headers = header_pairs(request.headers());
-    let target = request.original_uri().path_and_query().map_or("/", |target| target.as_str());
+    let target = request
+        .original_uri()
+        .path_and_query()
+        .map_or("/", |target| target.as_str());
     let secrets = &app.config.provider_secrets;
     if let Err(rejection) = providers::may_be_authentic(webhook, secrets, &headers, target) {
         let (prefix, _) = read(body, REJECTED_BODY_BYTES_MAX).await;
@@ -191,8 +238,18 @@ async fn take(app: &App, webhook: Webhook, request: &Request, body: WebhookBody)
             Claim::Quarantined { identity, reason }
         }
     };
-    let delivery = delivery(app, webhook, request, target, authenticated_by(authentication), body);
-    Ok(app.writer.append(Entry::Delivery(Box::new(delivery), claim)).await?)
+    let delivery = delivery(
+        app,
+        webhook,
+        request,
+        target,
+        authenticated_by(authentication),
+        body,
+    );
+    Ok(app
+        .writer
+        .append(Entry::Delivery(Box::new(delivery), claim))
+        .await?)
 }
 
 fn authenticated_by(authentication: providers::Authentication) -> &'static str {
@@ -214,10 +271,15 @@ async fn reject(
     // A copy, so that the rest of a large body is let go.
     let kept = Bytes::copy_from_slice(&body[..body.len().min(REJECTED_BODY_BYTES_MAX)]);
     let delivery = delivery(app, webhook, request, target, "none", kept);
-    let claim = Claim::Rejected { reason: format!("{}: {rejection}", rejection.code()) };
+    let claim = Claim::Rejected {
+        reason: format!("{}: {rejection}", rejection.code()),
+    };
     let mut kept = false;
     if app.writer.has_room_to_spare() {
-        let receipt = app.writer.append(Entry::Delivery(Box::new(delivery), claim)).await;
+        let receipt = app
+            .writer
+            .append(Entry::Delivery(Box::new(delivery), claim))
+            .await;
         kept = receipt.is_ok_and(|receipt| receipt.verdict.is_some());
     }
     if !kept {
@@ -285,7 +347,10 @@ async fn read(body: WebhookBody, bytes_max: usize) -> (Bytes, Result<(), Cut>) {
 }
 
 fn header_pairs(headers: &HeaderMap) -> Vec<(&str, &[u8])> {
-    headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
+    headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_bytes()))
+        .collect()
 }
 
 /// The headers that are kept, as a JSON object: without secrets, and within
@@ -313,11 +378,15 @@ fn kept_headers(headers: &HeaderMap) -> String {
 
 /// A request target with the value of `token` taken out of its query.
 fn without_secrets(target: &str) -> String {
-    let Some((path, query)) = target.split_once('?') else { return clip(target) };
+    let Some((path, query)) = target.split_once('?') else {
+        return clip(target);
+    };
     let query: Vec<String> = query
         .split('&')
         .map(|pair| match pair.split_once('=') {
-            Some((name, _)) if name.eq_ignore_ascii_case("token") || name.contains('%') => format!("{name}={REMOVED}"),
+            Some((name, _)) if name.eq_ignore_ascii_case("token") || name.contains('%') => {
+                format!("{name}={REMOVED}")
+            }
             _ => pair.to_owned(),
         })
         .collect();

@@ -76,7 +76,8 @@ const SUMMARY: &str = "d.id, d.provider, d.route, d.verdict, d.reason, d.authent
 /// # Errors
 /// When the database does not answer.
 pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Vec<Summary>> {
-    let mut query = QueryBuilder::<Postgres>::new(format!("select {SUMMARY} from deliveries d where true"));
+    let mut query =
+        QueryBuilder::<Postgres>::new(format!("select {SUMMARY} from deliveries d where true"));
     if let Some(verdict) = &filter.verdict {
         // The partial index has the exceptions only: say so where it may serve.
         if verdict != "accepted" {
@@ -92,7 +93,9 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Ve
         query.push(" and d.id >= ").push_bind(first_id_at(from));
     }
     if let Some(to) = filter.to {
-        query.push(" and d.id < ").push_bind(first_id_at(to + chrono::Duration::milliseconds(1)));
+        query
+            .push(" and d.id < ")
+            .push_bind(first_id_at(to + chrono::Duration::milliseconds(1)));
     }
     if let Some(before) = filter.before {
         query.push(" and d.id < ").push_bind(before);

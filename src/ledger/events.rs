@@ -63,7 +63,9 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Ve
         query.push(" and event_type = ").push_bind(event_type);
     }
     if let Some(aggregate_type) = &filter.aggregate_type {
-        query.push(" and aggregate_type = ").push_bind(aggregate_type);
+        query
+            .push(" and aggregate_type = ")
+            .push_bind(aggregate_type);
     }
     if let Some(aggregate_id) = &filter.aggregate_id {
         query.push(" and aggregate_id = ").push_bind(aggregate_id);
@@ -71,10 +73,16 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Ve
     // Times become positions, so that the index on position serves. Sub-selects,
     // so that each is worked out once and not for every row.
     if let Some(from) = filter.from {
-        query.push(" and position > (select ledger_position_at(").push_bind(just_before(from)).push("))");
+        query
+            .push(" and position > (select ledger_position_at(")
+            .push_bind(just_before(from))
+            .push("))");
     }
     if let Some(to) = filter.to {
-        query.push(" and position <= (select ledger_position_at(").push_bind(to).push("))");
+        query
+            .push(" and position <= (select ledger_position_at(")
+            .push_bind(to)
+            .push("))");
     }
     query.push(" order by position limit ").push_bind(limit);
     query.build_query_as().fetch_all(pool).await
@@ -90,5 +98,7 @@ fn just_before(time: DateTime<Utc>) -> DateTime<Utc> {
 /// # Errors
 /// When the database does not answer.
 pub async fn head(pool: &PgPool) -> sqlx::Result<i64> {
-    sqlx::query_scalar("select coalesce(max(position), 0) from events").fetch_one(pool).await
+    sqlx::query_scalar("select coalesce(max(position), 0) from events")
+        .fetch_one(pool)
+        .await
 }

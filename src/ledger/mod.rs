@@ -34,6 +34,8 @@ pub async fn phone_index(pool: &PgPool, fresh_key: &[u8]) -> sqlx::Result<domain
         .bind(fresh_key)
         .execute(pool)
         .await?;
-    let key: Vec<u8> = sqlx::query_scalar("select phone_index_key from instance").fetch_one(pool).await?;
+    let key: Vec<u8> = sqlx::query_scalar("select phone_index_key from instance")
+        .fetch_one(pool)
+        .await?;
     Ok(domain::PhoneIndex::new(&key))
 }

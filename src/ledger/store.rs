@@ -55,10 +55,15 @@ impl Store {
         let store = PersistedEventStore::<_, A>::new_event_store(repository);
         let framework = CqrsFramework::new(store, vec![], ());
         for attempt in 1.. {
-            match framework.execute_with_metadata(aggregate_id, make(), metadata.clone()).await {
+            match framework
+                .execute_with_metadata(aggregate_id, make(), metadata.clone())
+                .await
+            {
                 Ok(()) => break,
                 Err(AggregateError::AggregateConflict) if attempt < ATTEMPTS_MAX => {}
-                Err(AggregateError::UserError(refusal)) => return Err(CommandError::Refused(refusal)),
+                Err(AggregateError::UserError(refusal)) => {
+                    return Err(CommandError::Refused(refusal));
+                }
                 Err(error) => return Err(CommandError::Ledger(error.to_string())),
             }
         }

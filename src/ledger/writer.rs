@@ -202,10 +202,16 @@ impl Writer {
             .try_acquire_many_owned(permits)
             .map_err(|_| NotWritten::Overloaded)?;
         let (reply, answer) = oneshot::channel();
-        self.queue.try_send(Queued { entry, reply, _room: room }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => NotWritten::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => NotWritten::Stopping,
-        })?;
+        self.queue
+            .try_send(Queued {
+                entry,
+                reply,
+                _room: room,
+            })
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => NotWritten::Overloaded,
+                mpsc::error::TrySendError::Closed(_) => NotWritten::Stopping,
+            })?;
         answer.await.unwrap_or(Err(NotWritten::Stopping))
     }
 
@@ -255,8 +261,10 @@ async fn run(pool: PgPool, limits: Limits, mut incoming: mpsc::Receiver<Queued>)
 
 /// Writes a batch and answers for each of its entries.
 async fn settle(pool: &PgPool, limits: Limits, batch: Vec<Queued>) {
-    let (entries, replies): (Vec<Entry>, Vec<_>) =
-        batch.into_iter().map(|queued| (queued.entry, (queued.reply, queued._room))).unzip();
+    let (entries, replies): (Vec<Entry>, Vec<_>) = batch
+        .into_iter()
+        .map(|queued| (queued.entry, (queued.reply, queued._room)))
+        .unzip();
     let outcomes = match write(pool, limits, &entries).await {
         Ok(receipts) => receipts.into_iter().map(Ok).collect(),
         Err(error) if is_about_the_data(&error) => one_by_one(pool, limits, entries).await,
@@ -291,13 +299,20 @@ async fn one_by_one(
             && let Claim::Facts { identity, .. } = claim
         {
             let reason = "its facts cannot be stored by PostgreSQL".to_owned();
-            *claim = Claim::Quarantined { identity: identity.clone(), reason };
+            *claim = Claim::Quarantined {
+                identity: identity.clone(),
+                reason,
+            };
             written = write(pool, limits, std::slice::from_ref(&entry)).await;
         }
-        outcomes.push(written.map(|mut receipts| receipts.remove(0)).map_err(|error| {
-            tracing::error!(%error, "the database did not take an entry");
-            NotWritten::Database
-        }));
+        outcomes.push(
+            written
+                .map(|mut receipts| receipts.remove(0))
+                .map_err(|error| {
+                    tracing::error!(%error, "the database did not take an entry");
+                    NotWritten::Database
+                }),
+        );
     }
     outcomes
 }
@@ -306,8 +321,11 @@ async fn one_by_one(
 /// and 54), rather than being away or overloaded.
 fn is_about_the_data(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
-    code.is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
-        || matches!(error, sqlx::Error::Encode(_))
+    code.is_some_and(|code| {
+        ["22", "23", "54"]
+            .iter()
+            .any(|class| code.starts_with(class))
+    }) || matches!(error, sqlx::Error::Encode(_))
 }
 
 /// What is known of an identity that is on the ledger.
@@ -332,7 +350,9 @@ pub async fn write_batch(
 ) -> sqlx::Result<Vec<Receipt>> {
     before(Step::Begin)?;
     let mut tx = sqlx::Connection::begin(conn).await?;
-    sqlx::query("select ledger_lock()").execute(&mut *tx).await?;
+    sqlx::query("select ledger_lock()")
+        .execute(&mut *tx)
+        .await?;
     before(Step::Locked)?;
     let plan = Plan::make(&mut tx, limits, entries).await?;
     before(Step::Deduplicated)?;
@@ -356,11 +376,17 @@ struct Plan<'a> {
 
 enum Fate {
     /// Its events are `events[range]`, the last of which is at `range.end - 1`.
-    New { verdict: Verdict, events: std::ops::Range<usize> },
+    New {
+        verdict: Verdict,
+        events: std::ops::Range<usize>,
+    },
     /// The same as a delivery on the ledger.
     DuplicateOf(First),
     /// The same as an earlier entry of this batch.
-    DuplicateInBatch { entry: usize, same_body: bool },
+    DuplicateInBatch {
+        entry: usize,
+        same_body: bool,
+    },
     Rejected,
     /// Beyond the quota: not kept.
     Dropped,
@@ -375,7 +401,11 @@ struct NewEvent<'a> {
 }
 
 impl<'a> Plan<'a> {
-    async fn make(conn: &mut PgConnection, limits: Limits, entries: &'a [Entry]) -> sqlx::Result<Self> {
+    async fn make(
+        conn: &mut PgConnection,
+        limits: Limits,
+        entries: &'a [Entry],
+    ) -> sqlx::Result<Self> {
         let mut known = known_identities(conn, entries).await?;
         let identity_held = settle_second_readings(conn, entries, &mut known).await?;
         let mut rejections_left = rejections_left(conn, limits, entries).await?;
@@ -387,18 +417,30 @@ impl<'a> Plan<'a> {
         let mut in_batch: HashMap<DedupKey, usize> = HashMap::new();
         for (at, entry) in entries.iter().enumerate() {
             let fate = match entry {
-                Entry::Facts(facts, metadata) => plan.add_facts(facts, None, metadata.to_string(), Verdict::Accepted),
+                Entry::Facts(facts, metadata) => {
+                    plan.add_facts(facts, None, metadata.to_string(), Verdict::Accepted)
+                }
                 Entry::Delivery(delivery, Claim::Rejected { .. }) => {
                     let left = rejections_left.entry(delivery.provider).or_insert(0);
                     *left -= 1;
-                    if *left >= 0 { Fate::Rejected } else { Fate::Dropped }
+                    if *left >= 0 {
+                        Fate::Rejected
+                    } else {
+                        Fate::Dropped
+                    }
                 }
-                Entry::Delivery(delivery, Claim::Facts { identity, .. } | Claim::Quarantined { identity, .. }) => {
+                Entry::Delivery(
+                    delivery,
+                    Claim::Facts { identity, .. } | Claim::Quarantined { identity, .. },
+                ) => {
                     let key = identity.key();
                     if let Some(first) = known.get(&at) {
                         Fate::DuplicateOf(*first)
                     } else if let Some(&earlier) = in_batch.get(&key) {
-                        Fate::DuplicateInBatch { entry: earlier, same_body: same_body(&entries[earlier], entry) }
+                        Fate::DuplicateInBatch {
+                            entry: earlier,
+                            same_body: same_body(&entries[earlier], entry),
+                        }
                     } else {
                         in_batch.insert(key, at);
                         plan.add_delivery(delivery, entry)
@@ -412,7 +454,9 @@ impl<'a> Plan<'a> {
 
     fn add_delivery(&mut self, delivery: &'a Delivery, entry: &'a Entry) -> Fate {
         let metadata = format!(r#"{{"provider":"{}"}}"#, delivery.provider);
-        let Entry::Delivery(_, claim) = entry else { unreachable!("called for deliveries only") };
+        let Entry::Delivery(_, claim) = entry else {
+            unreachable!("called for deliveries only")
+        };
         match claim {
             Claim::Facts { facts, .. } => {
                 self.add_facts(facts, Some(delivery), metadata, Verdict::Accepted)
@@ -430,7 +474,10 @@ impl<'a> Plan<'a> {
                     delivery_id: Some(delivery.id),
                     metadata,
                 });
-                Fate::New { verdict: Verdict::Quarantined, events: at..at + 1 }
+                Fate::New {
+                    verdict: Verdict::Quarantined,
+                    events: at..at + 1,
+                }
             }
             Claim::Rejected { .. } => unreachable!("rejections have no events"),
         }
@@ -444,14 +491,21 @@ impl<'a> Plan<'a> {
         verdict: Verdict,
     ) -> Fate {
         let start = self.events.len();
-        self.events.extend(facts.iter().map(|fact| NewEvent {
-            stream: fact.stream.clone(),
-            event: std::borrow::Cow::Borrowed(&fact.event),
-            occurred_at: fact.occurred_at.or(delivery.map(|delivery| delivery.received_at)),
-            delivery_id: delivery.map(|delivery| delivery.id),
-            metadata: metadata.clone(),
+        self.events.extend(facts.iter().map(|fact| {
+            NewEvent {
+                stream: fact.stream.clone(),
+                event: std::borrow::Cow::Borrowed(&fact.event),
+                occurred_at: fact
+                    .occurred_at
+                    .or(delivery.map(|delivery| delivery.received_at)),
+                delivery_id: delivery.map(|delivery| delivery.id),
+                metadata: metadata.clone(),
+            }
         }));
-        Fate::New { verdict, events: start..self.events.len() }
+        Fate::New {
+            verdict,
+            events: start..self.events.len(),
+        }
     }
 
     /// The position that an entry answers with.
@@ -496,12 +550,19 @@ fn same_body(one: &Entry, other: &Entry) -> bool {
 }
 
 /// Which entries, by their index, are on the ledger already.
-async fn known_identities(conn: &mut PgConnection, entries: &[Entry]) -> sqlx::Result<HashMap<usize, First>> {
+async fn known_identities(
+    conn: &mut PgConnection,
+    entries: &[Entry],
+) -> sqlx::Result<HashMap<usize, First>> {
     let mut lasting = IdentityColumns::default();
     let mut windowed = IdentityColumns::default();
     for (at, entry) in entries.iter().enumerate() {
-        let Entry::Delivery(delivery, claim) = entry else { continue };
-        let Some(identity) = claim.identity() else { continue };
+        let Entry::Delivery(delivery, claim) = entry else {
+            continue;
+        };
+        let Some(identity) = claim.identity() else {
+            continue;
+        };
         match identity {
             Identity::Lasting(key) => lasting.push(at, *key, delivery),
             Identity::Windowed(key) => windowed.push(at, *key, delivery),
@@ -546,7 +607,12 @@ impl IdentityColumns {
         self.received_at.push(delivery.received_at);
     }
 
-    async fn look_up(self, conn: &mut PgConnection, sql: &str, entries: &[Entry]) -> sqlx::Result<HashMap<usize, First>> {
+    async fn look_up(
+        self,
+        conn: &mut PgConnection,
+        sql: &str,
+        entries: &[Entry],
+    ) -> sqlx::Result<HashMap<usize, First>> {
         if self.entries.is_empty() {
             return Ok(HashMap::new());
         }
@@ -558,10 +624,25 @@ impl IdentityColumns {
             query = query.bind(Duration::minutes(REPEAT_WINDOW_MINUTES));
         }
         let rows = query.fetch_all(conn).await?;
-        let first = |(entry, delivery_id, position, body, _): (i32, Uuid, Option<i64>, Option<Vec<u8>>, i32)| {
+        let first = |(entry, delivery_id, position, body, _): (
+            i32,
+            Uuid,
+            Option<i64>,
+            Option<Vec<u8>>,
+            i32,
+        )| {
             let at = usize::try_from(entry).unwrap_or_default();
-            let same_body = entries[at].delivery().is_some_and(|delivery| body.is_some_and(|body| body == delivery.body));
-            (at, First { delivery_id, position, same_body })
+            let same_body = entries[at]
+                .delivery()
+                .is_some_and(|delivery| body.is_some_and(|body| body == delivery.body));
+            (
+                at,
+                First {
+                    delivery_id,
+                    position,
+                    same_body,
+                },
+            )
         };
         Ok(rows.into_iter().map(first).collect())
     }
@@ -577,7 +658,9 @@ async fn settle_second_readings(
 ) -> sqlx::Result<HashSet<usize>> {
     let mut held = HashSet::new();
     for (at, entry) in entries.iter().enumerate() {
-        let Some(original) = entry.delivery().and_then(|delivery| delivery.reprocess_of) else { continue };
+        let Some(original) = entry.delivery().and_then(|delivery| delivery.reprocess_of) else {
+            continue;
+        };
         let accepted: Option<(Uuid, Option<i64>)> = sqlx::query_as(
             "select id, position from deliveries where reprocess_of = $1 and verdict = 'accepted'",
         )
@@ -585,8 +668,18 @@ async fn settle_second_readings(
         .fetch_optional(&mut *conn)
         .await?;
         if let Some((delivery_id, position)) = accepted {
-            known.insert(at, First { delivery_id, position, same_body: true });
-        } else if known.get(&at).is_some_and(|first| first.delivery_id == original) {
+            known.insert(
+                at,
+                First {
+                    delivery_id,
+                    position,
+                    same_body: true,
+                },
+            );
+        } else if known
+            .get(&at)
+            .is_some_and(|first| first.delivery_id == original)
+        {
             known.remove(&at);
             held.insert(at);
         }
@@ -603,7 +696,9 @@ async fn rejections_left(
 ) -> sqlx::Result<HashMap<Provider, i64>> {
     let mut left = HashMap::new();
     for entry in entries {
-        let Entry::Delivery(delivery, Claim::Rejected { .. }) = entry else { continue };
+        let Entry::Delivery(delivery, Claim::Rejected { .. }) = entry else {
+            continue;
+        };
         if left.contains_key(&delivery.provider) {
             continue;
         }
@@ -636,12 +731,21 @@ async fn insert_events(conn: &mut PgConnection, events: &[NewEvent<'_>]) -> sqlx
     }
     let mut next = next_sequences(conn, events).await?;
     let count = events.len();
-    let (mut types, mut ids, mut sequences) =
-        (Vec::with_capacity(count), Vec::with_capacity(count), Vec::with_capacity(count));
-    let (mut names, mut versions, mut payloads) =
-        (Vec::with_capacity(count), Vec::with_capacity(count), Vec::with_capacity(count));
-    let (mut metadata, mut times, mut deliveries) =
-        (Vec::with_capacity(count), Vec::with_capacity(count), Vec::with_capacity(count));
+    let (mut types, mut ids, mut sequences) = (
+        Vec::with_capacity(count),
+        Vec::with_capacity(count),
+        Vec::with_capacity(count),
+    );
+    let (mut names, mut versions, mut payloads) = (
+        Vec::with_capacity(count),
+        Vec::with_capacity(count),
+        Vec::with_capacity(count),
+    );
+    let (mut metadata, mut times, mut deliveries) = (
+        Vec::with_capacity(count),
+        Vec::with_capacity(count),
+        Vec::with_capacity(count),
+    );
     for new in events {
         let sequence = next.entry(&new.stream).or_insert(1);
         types.push(new.stream.aggregate_type);
@@ -650,7 +754,9 @@ async fn insert_events(conn: &mut PgConnection, events: &[NewEvent<'_>]) -> sqlx
         *sequence += 1;
         names.push(new.event.name());
         versions.push(new.event.version());
-        payloads.push(serde_json::to_string(&new.event).map_err(|error| sqlx::Error::Encode(error.into()))?);
+        payloads.push(
+            serde_json::to_string(&new.event).map_err(|error| sqlx::Error::Encode(error.into()))?,
+        );
         metadata.push(new.metadata.as_str());
         times.push(new.occurred_at);
         deliveries.push(new.delivery_id);
@@ -689,7 +795,10 @@ async fn next_sequences<'a>(
     streams.sort_unstable();
     streams.dedup();
     let types: Vec<&str> = streams.iter().map(|stream| stream.aggregate_type).collect();
-    let ids: Vec<&str> = streams.iter().map(|stream| stream.aggregate_id.as_str()).collect();
+    let ids: Vec<&str> = streams
+        .iter()
+        .map(|stream| stream.aggregate_id.as_str())
+        .collect();
     // The sub-select is one probe of the primary key for each stream.
     let next: Vec<i64> = sqlx::query_scalar(
         "select coalesce((select e.sequence from events e
@@ -713,7 +822,9 @@ async fn insert_deliveries(
 ) -> sqlx::Result<()> {
     let mut rows = DeliveryColumns::default();
     for (at, (entry, fate)) in entries.iter().zip(&plan.fates).enumerate() {
-        let (Entry::Delivery(delivery, claim), Some(verdict)) = (entry, fate.verdict()) else { continue };
+        let (Entry::Delivery(delivery, claim), Some(verdict)) = (entry, fate.verdict()) else {
+            continue;
+        };
         let (duplicate_of, same_body) = match fate {
             Fate::DuplicateOf(first) => (Some(first.delivery_id), first.same_body),
             Fate::DuplicateInBatch { entry, same_body } => {
@@ -721,8 +832,17 @@ async fn insert_deliveries(
             }
             _ => (None, false),
         };
-        let identity = claim.identity().filter(|_| !plan.identity_held.contains(&at));
-        rows.push(delivery, claim, identity, verdict, (duplicate_of, same_body), plan.position(at, positions));
+        let identity = claim
+            .identity()
+            .filter(|_| !plan.identity_held.contains(&at));
+        rows.push(
+            delivery,
+            claim,
+            identity,
+            verdict,
+            (duplicate_of, same_body),
+            plan.position(at, positions),
+        );
     }
     rows.insert(conn).await
 }
@@ -765,7 +885,9 @@ impl<'a> DeliveryColumns<'a> {
             None => (None, None),
         };
         let reason = match claim {
-            Claim::Quarantined { reason, .. } if verdict == Verdict::Quarantined => Some(reason.as_str()),
+            Claim::Quarantined { reason, .. } if verdict == Verdict::Quarantined => {
+                Some(reason.as_str())
+            }
             Claim::Rejected { reason } => Some(reason.as_str()),
             _ => None,
         };
@@ -785,7 +907,8 @@ impl<'a> DeliveryColumns<'a> {
         self.request_targets.push(&delivery.request_target);
         self.headers.push(&delivery.headers);
         self.bodies.push((!same_body).then_some(&delivery.body[..]));
-        self.body_bytes.push(i32::try_from(delivery.body.len()).unwrap_or(i32::MAX));
+        self.body_bytes
+            .push(i32::try_from(delivery.body.len()).unwrap_or(i32::MAX));
     }
 
     async fn insert(self, conn: &mut PgConnection) -> sqlx::Result<()> {

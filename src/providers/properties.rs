@@ -69,6 +69,18 @@ fn any_fixture() -> impl Strategy<Value = (Webhook, Value)> {
     proptest::sample::select(json_fixtures())
 }
 
+fn any_form() -> impl Strategy<Value = (Webhook, &'static str)> {
+    let form = |body: &'static [u8]| {
+        std::str::from_utf8(body)
+            .ok()
+            .filter(|it| !it.starts_with('{'))
+    };
+    let forms = ALL
+        .iter()
+        .filter_map(move |(webhook, _, body)| Some((*webhook, form(body)?)));
+    proptest::sample::select(forms.collect::<Vec<_>>())
+}
+
 /// What a field may turn into; `None`: it is gone.
 fn any_replacement() -> impl Strategy<Value = Option<Value>> {
     prop_oneof![
@@ -215,12 +227,13 @@ proptest! {
     }
 
     #[test]
-    fn a_form_is_the_same_in_any_order((webhook, _, body) in proptest::sample::select(ALL), seed in any::<u64>()) {
-        prop_assume!(!body.trim_ascii_start().starts_with(b"{"));
-        let text = std::str::from_utf8(body).unwrap();
-        let mut fields: Vec<&str> = text.split('&').collect();
-        let turns = seed as usize % fields.len();
+    fn a_form_is_the_same_in_any_order((webhook, form) in any_form(), turns in 0..40_usize) {
+        let mut fields: Vec<&str> = form.split('&').collect();
+        let turns = turns % fields.len();
         fields.rotate_left(turns);
-        prop_assert_eq!(checked(webhook, body, None), checked(webhook, fields.join("&").as_bytes(), None));
+        prop_assert_eq!(
+            checked(webhook, form.as_bytes(), None),
+            checked(webhook, fields.join("&").as_bytes(), None)
+        );
     }
 }

@@ -29,12 +29,21 @@ pub async fn follow(app: Arc<App>, name: &'static str) {
                 continue;
             }
             // A rebuild is the business of `rebuild_when_due`.
-            Ok(Progress::Idle | Progress::HeldElsewhere | Progress::NeedsRebuild | Progress::Superseded) => {
+            Ok(
+                Progress::Idle
+                | Progress::HeldElsewhere
+                | Progress::NeedsRebuild
+                | Progress::Superseded,
+            ) => {
                 retry = RETRY_FIRST;
                 None
             }
             Err(error) => {
-                tracing::error!(projection = name, error = format!("{error:#}"), "a projection has stopped, and will try again");
+                tracing::error!(
+                    projection = name,
+                    error = format!("{error:#}"),
+                    "a projection has stopped, and will try again"
+                );
                 let pause = retry;
                 retry = (retry * 2).min(RETRY_MAX);
                 Some(pause)
@@ -54,7 +63,10 @@ pub async fn rebuild_when_due(app: Arc<App>) {
         let due = match app.engine.rebuilds_due().await {
             Ok(due) => due,
             Err(error) => {
-                tracing::debug!(error = format!("{error:#}"), "could not ask whether a rebuild is due");
+                tracing::debug!(
+                    error = format!("{error:#}"),
+                    "could not ask whether a rebuild is due"
+                );
                 continue;
             }
         };
@@ -67,12 +79,28 @@ pub async fn rebuild_when_due(app: Arc<App>) {
 async fn rebuild(app: &App, name: &'static str) {
     tracing::info!(projection = name, "rebuilding a projection");
     match app.engine.rebuild(name, |_| {}).await {
-        Ok(Rebuild::Done { position, differences }) => {
-            let differing = differences.iter().flatten().filter(|d| d.only_before + d.only_after > 0).count();
-            tracing::info!(projection = name, position, differing_tables = differing, "rebuilt a projection");
+        Ok(Rebuild::Done {
+            position,
+            differences,
+        }) => {
+            let differing = differences
+                .iter()
+                .flatten()
+                .filter(|d| d.only_before + d.only_after > 0)
+                .count();
+            tracing::info!(
+                projection = name,
+                position,
+                differing_tables = differing,
+                "rebuilt a projection"
+            );
         }
         Ok(Rebuild::HeldElsewhere | Rebuild::Superseded) => {}
-        Err(error) => tracing::error!(projection = name, error = format!("{error:#}"), "a rebuild failed; the live tables are as they were"),
+        Err(error) => tracing::error!(
+            projection = name,
+            error = format!("{error:#}"),
+            "a rebuild failed; the live tables are as they were"
+        ),
     }
 }
 
@@ -81,8 +109,10 @@ pub async fn measure(app: Arc<App>) {
     loop {
         if let Ok(statuses) = app.engine.statuses().await {
             for status in statuses {
-                metrics::gauge!("bitacora_projection_lag_events", "projection" => status.name).set(status.lag_events as f64);
-                metrics::gauge!("bitacora_projection_lag_seconds", "projection" => status.name).set(status.lag_seconds);
+                metrics::gauge!("bitacora_projection_lag_events", "projection" => status.name)
+                    .set(status.lag_events as f64);
+                metrics::gauge!("bitacora_projection_lag_seconds", "projection" => status.name)
+                    .set(status.lag_seconds);
             }
         }
         app.metrics.run_upkeep();

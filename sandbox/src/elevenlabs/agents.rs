@@ -29,7 +29,10 @@ const REPLACED: [&str; 3] = ["name", "tags", "procedures"];
 pub(super) fn all(options: &Options, fate: Fate, now_unix: u64) -> HashMap<String, Value> {
     let mut agents = HashMap::new();
     let mut add = |id: &str, name: &str, greeting: &str, auth: bool| {
-        agents.insert(id.to_owned(), agent(id, name, greeting, auth, fate, now_unix));
+        agents.insert(
+            id.to_owned(),
+            agent(id, name, greeting, auth, fate, now_unix),
+        );
     };
     add(
         AGENT_COLLECTIONS,
@@ -137,7 +140,11 @@ pub(super) fn find<'a>(world: &'a mut World, id: &str) -> Result<&'a mut Value, 
 pub(super) fn forbidden_override(agent: &Value, wanted: &Value) -> Option<String> {
     fn check(permitted: &Value, wanted: &Value, path: &str) -> Option<String> {
         let deeper = |(key, value): (&String, &Value)| {
-            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            let path = if path.is_empty() {
+                key.clone()
+            } else {
+                format!("{path}.{key}")
+            };
             check(&permitted[key], value, &path)
         };
         match wanted {

@@ -181,9 +181,8 @@ impl Batch {
     pub(super) fn truth(&self, conversations: &[Conversation]) -> BatchTruth {
         let recipient = |r: &Recipient| {
             let conversation = r.conversation.and_then(|c| conversations.get(c));
-            let outcome = |c: &Conversation| -> Option<CallOutcome> {
-                Some(c.call()?.fate.outcome)
-            };
+            let outcome =
+                |c: &Conversation| -> Option<CallOutcome> { Some(c.call()?.fate.outcome) };
             RecipientTruth {
                 id: r.id.clone(),
                 phone_number: r.phone_number.clone(),

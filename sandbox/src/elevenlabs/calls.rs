@@ -83,7 +83,14 @@ fn fill(world: &mut World, at: usize) {
         batch.status = BatchStatus::Completed;
     }
     for (wait_ms, recipient, attempt) in dispatched {
-        world.plan_in(wait_ms, Step::Dial { batch: at, recipient, attempt });
+        world.plan_in(
+            wait_ms,
+            Step::Dial {
+                batch: at,
+                recipient,
+                attempt,
+            },
+        );
     }
 }
 
@@ -274,7 +281,10 @@ pub(crate) fn hang_up(world: &mut World, at: usize) {
     conversation.status = Status::Processing;
     conversation.duration_secs = fate.talk_secs;
     let (status, reason) = match fate.outcome {
-        CallOutcome::Voicemail => (RecipientStatus::Voicemail, "voicemail_detection tool was called."),
+        CallOutcome::Voicemail => (
+            RecipientStatus::Voicemail,
+            "voicemail_detection tool was called.",
+        ),
         _ => (RecipientStatus::Completed, "end_call tool was called."),
     };
     conversation.termination_reason = reason.to_owned();
@@ -310,7 +320,10 @@ pub(super) fn outbound_call(world: &mut World, call: &Call) -> Reply {
     let found =
         found.ok_or_else(|| errors::not_found("phone_number", &phone_number_id, &request_id))?;
     let number = text(&body["to_number"]);
-    let name = format!("outbound {number}/{}", world.nth(&format!("outbound {number}")));
+    let name = format!(
+        "outbound {number}/{}",
+        world.nth(&format!("outbound {number}"))
+    );
     let order = Order {
         name,
         batch: None,

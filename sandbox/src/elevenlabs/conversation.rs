@@ -114,7 +114,10 @@ impl Conversation {
             .and_then(|c| c.batch)
             .and_then(|(batch, recipient)| {
                 let batch = batches.get(batch)?;
-                Some((batch.id.clone(), batch.recipients.get(recipient)?.id.clone()))
+                Some((
+                    batch.id.clone(),
+                    batch.recipients.get(recipient)?.id.clone(),
+                ))
             })
             .unzip();
         let said = |by_agent: bool| {

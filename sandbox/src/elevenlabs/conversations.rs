@@ -3,8 +3,7 @@
 use serde_json::json;
 
 use super::{
-    audio,
-    document,
+    audio, document,
     errors::{self, Findings, Problem},
 };
 use crate::{
@@ -35,7 +34,10 @@ pub(super) fn audio(world: &mut World, call: &Call) -> Reply {
     let at = find(world, call.param("id"))?;
     let conversation = &world.elevenlabs.conversations[at];
     if conversation.has_audio() {
-        return Ok(Answer::bytes("audio/mpeg", audio::recording(&conversation.id)));
+        return Ok(Answer::bytes(
+            "audio/mpeg",
+            audio::recording(&conversation.id),
+        ));
     }
     Err(Problem {
         status: 404,
@@ -52,7 +54,10 @@ pub(super) fn audio(world: &mut World, call: &Call) -> Reply {
 pub(super) fn list(world: &mut World, call: &Call) -> Reply {
     let page_size = page_size(call)?;
     let number = |name: &str| call.query(name).and_then(|n| n.parse::<u64>().ok());
-    let (after, before) = (number("call_start_after_unix"), number("call_start_before_unix"));
+    let (after, before) = (
+        number("call_start_after_unix"),
+        number("call_start_before_unix"),
+    );
     let agent_id = call.query("agent_id").filter(|id| !id.is_empty());
     let text_only = call.query("text_only").map(|flag| flag == "true");
     let state = &world.elevenlabs;

@@ -17,7 +17,13 @@ const CREDITS_PER_SEC: u64 = 6;
 pub(super) fn detail(world: &World, conversation: &Conversation) -> Value {
     let dialogue = dialogue(world, conversation);
     let transcript: Vec<_> = transcript(conversation, &dialogue);
-    let by = |agent: bool| dialogue.turns.iter().filter(|t| t.by_agent == agent).count();
+    let by = |agent: bool| {
+        dialogue
+            .turns
+            .iter()
+            .filter(|t| t.by_agent == agent)
+            .count()
+    };
     let has_audio = conversation.has_audio();
     json!({
         "agent_id": conversation.agent_id,
@@ -48,7 +54,13 @@ pub(super) fn detail(world: &World, conversation: &Conversation) -> Value {
 pub(super) fn summary(world: &World, conversation: &Conversation) -> Value {
     let dialogue = dialogue(world, conversation);
     let done = conversation.status == Status::Done;
-    let by = |agent: bool| dialogue.turns.iter().filter(|t| t.by_agent == agent).count();
+    let by = |agent: bool| {
+        dialogue
+            .turns
+            .iter()
+            .filter(|t| t.by_agent == agent)
+            .count()
+    };
     json!({
         "agent_id": conversation.agent_id,
         "branch_id": null,
@@ -145,7 +157,11 @@ fn last_tool(call: &CallLeg, at_secs: u64) -> Value {
     };
     let request_id = format!("call_{}", &call.call_sid[2..14]);
     let mut last = entry(
-        &Turn { by_agent: true, text: String::new(), at_secs },
+        &Turn {
+            by_agent: true,
+            text: String::new(),
+            at_secs,
+        },
         "audio",
     );
     last["message"] = Value::Null;
@@ -287,12 +303,24 @@ fn client_data(conversation: &Conversation) -> Value {
         Value::Object(given) => given.clone(),
         _ => Default::default(),
     };
-    variables.insert("system__agent_id".into(), conversation.agent_id.as_str().into());
-    variables.insert("system__conversation_id".into(), conversation.id.as_str().into());
+    variables.insert(
+        "system__agent_id".into(),
+        conversation.agent_id.as_str().into(),
+    );
+    variables.insert(
+        "system__conversation_id".into(),
+        conversation.id.as_str().into(),
+    );
     if let Some(call) = conversation.call() {
         variables.insert("system__call_sid".into(), call.call_sid.as_str().into());
-        variables.insert("system__caller_id".into(), call.agent_number.as_str().into());
-        variables.insert("system__called_number".into(), call.phone_number.as_str().into());
+        variables.insert(
+            "system__caller_id".into(),
+            call.agent_number.as_str().into(),
+        );
+        variables.insert(
+            "system__called_number".into(),
+            call.phone_number.as_str().into(),
+        );
     }
     let mut overrides = json!({
         "agent": null, "tts": null, "conversation": null, "asr": null, "turn": null

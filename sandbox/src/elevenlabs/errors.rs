@@ -31,7 +31,11 @@ impl Problem<'_> {
 /// What the provider says with a status, when nothing more is known.
 pub(crate) fn of_status(status: u16, request_id: &str) -> Answer {
     let (kind, code, message) = match status {
-        400 => ("invalid_request", "invalid_request", "The request is invalid."),
+        400 => (
+            "invalid_request",
+            "invalid_request",
+            "The request is invalid.",
+        ),
         401 => ("authentication_error", "invalid_api_key", "Invalid API key"),
         402 => (
             "payment_required",
@@ -43,8 +47,16 @@ pub(crate) fn of_status(status: u16, request_id: &str) -> Answer {
             "missing_permissions",
             "The API key is missing a permission to execute this operation.",
         ),
-        404 => ("not_found", "not_found", "The requested resource was not found."),
-        409 => ("conflict", "conflict", "The resource was changed meanwhile."),
+        404 => (
+            "not_found",
+            "not_found",
+            "The requested resource was not found.",
+        ),
+        409 => (
+            "conflict",
+            "conflict",
+            "The resource was changed meanwhile.",
+        ),
         429 => (
             "rate_limit_error",
             "rate_limit_exceeded",
@@ -61,7 +73,15 @@ pub(crate) fn of_status(status: u16, request_id: &str) -> Answer {
             "An unexpected error occurred. Please try again later.",
         ),
     };
-    Problem { status, kind, code, message, param: None, request_id }.answer()
+    Problem {
+        status,
+        kind,
+        code,
+        message,
+        param: None,
+        request_id,
+    }
+    .answer()
 }
 
 /// Something that does not exist.
@@ -98,7 +118,8 @@ pub(super) struct Findings(Vec<Value>);
 
 impl Findings {
     pub(super) fn add(&mut self, loc: Value, msg: impl Into<String>, kind: &str) {
-        self.0.push(json!({"loc": loc, "msg": msg.into(), "type": kind}));
+        self.0
+            .push(json!({"loc": loc, "msg": msg.into(), "type": kind}));
     }
 
     /// Refuses, if anything was found.
@@ -162,8 +183,14 @@ mod tests {
 
     #[test]
     fn a_missing_and_a_wrong_key_have_the_older_shape() {
-        assert_eq!(parsed(&missing_api_key())["detail"]["status"], "needs_authorization");
-        assert_eq!(parsed(&invalid_api_key())["detail"]["status"], "invalid_api_key");
+        assert_eq!(
+            parsed(&missing_api_key())["detail"]["status"],
+            "needs_authorization"
+        );
+        assert_eq!(
+            parsed(&invalid_api_key())["detail"]["status"],
+            "invalid_api_key"
+        );
     }
 
     #[test]

@@ -77,25 +77,52 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> impl Endpoint<Output = Response> +
     let op = |name: &'static str, work: Work| operation(shared, Provider::ElevenLabs, name, work);
     let signed_url = || op("elevenlabs.signed_url", signed_urls::create);
     Route::new()
-        .at("/batch-calling/submit", post(op("elevenlabs.batch_submit", submit::submit)))
-        .at("/batch-calling/workspace", get(op("elevenlabs.batch_list", batches::workspace)))
+        .at(
+            "/batch-calling/submit",
+            post(op("elevenlabs.batch_submit", submit::submit)),
+        )
+        .at(
+            "/batch-calling/workspace",
+            get(op("elevenlabs.batch_list", batches::workspace)),
+        )
         .at(
             "/batch-calling/:id",
             get(op("elevenlabs.batch_get", batches::fetch))
                 .delete(op("elevenlabs.batch_delete", batches::delete)),
         )
-        .at("/batch-calling/:id/cancel", post(op("elevenlabs.batch_cancel", batches::cancel)))
-        .at("/batch-calling/:id/retry", post(op("elevenlabs.batch_retry", batches::retry)))
-        .at("/conversations", get(op("elevenlabs.conversation_list", conversations::list)))
-        .at("/conversations/:id", get(op("elevenlabs.conversation_get", conversations::fetch)))
-        .at("/conversations/:id/audio", get(op("elevenlabs.conversation_audio", conversations::audio)))
-        .at("/phone-numbers", get(op("elevenlabs.phone_number_list", phone_numbers::list)))
+        .at(
+            "/batch-calling/:id/cancel",
+            post(op("elevenlabs.batch_cancel", batches::cancel)),
+        )
+        .at(
+            "/batch-calling/:id/retry",
+            post(op("elevenlabs.batch_retry", batches::retry)),
+        )
+        .at(
+            "/conversations",
+            get(op("elevenlabs.conversation_list", conversations::list)),
+        )
+        .at(
+            "/conversations/:id",
+            get(op("elevenlabs.conversation_get", conversations::fetch)),
+        )
+        .at(
+            "/conversations/:id/audio",
+            get(op("elevenlabs.conversation_audio", conversations::audio)),
+        )
+        .at(
+            "/phone-numbers",
+            get(op("elevenlabs.phone_number_list", phone_numbers::list)),
+        )
         .at(
             "/agents/:id",
             get(op("elevenlabs.agent_get", agents::fetch))
                 .patch(op("elevenlabs.agent_update", agents::update)),
         )
-        .at("/twilio/outbound-call", post(op("elevenlabs.outbound_call", calls::outbound_call)))
+        .at(
+            "/twilio/outbound-call",
+            post(op("elevenlabs.outbound_call", calls::outbound_call)),
+        )
         .at("/conversation/get-signed-url", get(signed_url()))
         .at("/conversation/get_signed_url", get(signed_url()))
         .at("/conversation", get(text_session::endpoint(shared.clone())))

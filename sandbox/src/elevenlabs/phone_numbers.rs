@@ -54,10 +54,17 @@ pub(super) fn find<'a>(world: &'a World, id: &str) -> Option<&'a Value> {
 /// `GET /v1/convai/phone-numbers`: a bare array, without pages.
 pub(super) fn list(world: &mut World, call: &Call) -> Reply {
     let matches = |number: &&Value| {
-        let provider = call.query("provider").is_none_or(|p| number["provider"] == p);
+        let provider = call
+            .query("provider")
+            .is_none_or(|p| number["provider"] == p);
         let agent = |id| number["assigned_agent"]["agent_id"] == id;
         provider && call.query("agent_id").is_none_or(agent)
     };
-    let numbers: Vec<_> = world.elevenlabs.phone_numbers.iter().filter(matches).collect();
+    let numbers: Vec<_> = world
+        .elevenlabs
+        .phone_numbers
+        .iter()
+        .filter(matches)
+        .collect();
     Ok(Answer::json(200, &json!(numbers)))
 }

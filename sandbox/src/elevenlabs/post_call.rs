@@ -30,9 +30,23 @@ pub(super) fn done(world: &mut World, at: usize) {
     let data = document::detail(world, conversation);
     let recording = (conversation.has_audio() && world.options.elevenlabs_audio)
         .then(|| recording(conversation));
-    post(world, at, WebhookKind::Transcription, "post_call_transcription", data, 0);
+    post(
+        world,
+        at,
+        WebhookKind::Transcription,
+        "post_call_transcription",
+        data,
+        0,
+    );
     if let Some(data) = recording {
-        post(world, at, WebhookKind::Audio, "post_call_audio", data, AUDIO_DELAY_MS);
+        post(
+            world,
+            at,
+            WebhookKind::Audio,
+            "post_call_audio",
+            data,
+            AUDIO_DELAY_MS,
+        );
     }
 }
 
@@ -61,7 +75,14 @@ pub(super) fn failure(world: &mut World, at: usize) {
         "failure_reason": call.fate.outcome.failure_reason(),
         "metadata": {"type": kind, "body": body},
     });
-    post(world, at, WebhookKind::CallFailure, "call_initiation_failure", data, 0);
+    post(
+        world,
+        at,
+        WebhookKind::CallFailure,
+        "call_initiation_failure",
+        data,
+        0,
+    );
 }
 
 fn sip_failure(call: &CallLeg) -> Value {
@@ -97,14 +118,7 @@ fn twilio_failure(world: &World, call: &CallLeg) -> Value {
     })
 }
 
-fn post(
-    world: &mut World,
-    at: usize,
-    kind: WebhookKind,
-    label: &str,
-    data: Value,
-    delay_ms: u64,
-) {
+fn post(world: &mut World, at: usize, kind: WebhookKind, label: &str, data: Value, delay_ms: u64) {
     let body = json!({
         "type": label,
         "event_timestamp": world.clock.unix(),

@@ -32,7 +32,10 @@ pub(super) enum Act {
     Send(Value),
     /// Wait so long, in the world's milliseconds.
     Think(u64),
-    Close { code: u16, reason: String },
+    Close {
+        code: u16,
+        reason: String,
+    },
 }
 
 /// What the client asks for by the URL.
@@ -128,7 +131,9 @@ impl Session {
             crate::merge::deep_merge(&mut variables, &first["dynamic_variables"]);
         }
         let greeting = greeting(&agent, overrides, &variables)?;
-        Ok(Self::open(world, knock, &agent, &first, variables, greeting))
+        Ok(Self::open(
+            world, knock, &agent, &first, variables, greeting,
+        ))
     }
 
     fn open(
@@ -141,7 +146,10 @@ impl Session {
     ) -> (Self, Vec<Act>) {
         let who = format!("session {}/{}", knock.agent_id, first["user_id"]);
         let name = format!("{who}/{}", world.nth(&who));
-        let id = world.fate.draw("conversation ids", &name).elevenlabs_id("conv_");
+        let id = world
+            .fate
+            .draw("conversation ids", &name)
+            .elevenlabs_id("conv_");
         let source = |given: &Option<String>, field: &str| {
             let told = first["source_info"][field].as_str().map(str::to_owned);
             given.clone().or(told)
@@ -205,7 +213,11 @@ impl Session {
             }
             Some("pong" | "user_activity" | "user_feedback" | "client_tool_result") => Vec::new(),
             _ if frame.get("user_audio_chunk").is_some() => Vec::new(),
-            _ => failure(CONTRACT, "invalid_message", "The message type is not known."),
+            _ => failure(
+                CONTRACT,
+                "invalid_message",
+                "The message type is not known.",
+            ),
         }
     }
 
@@ -220,7 +232,9 @@ impl Session {
         let corrects = self.draw.chance(rates.correction);
         let mut think_ms = self.draw.within(rates.think_ms.times(1));
         match fault {
-            Some(Fault::SessionError(kind)) => return failure(OPERATIONAL, &kind, "The turn failed."),
+            Some(Fault::SessionError(kind)) => {
+                return failure(OPERATIONAL, &kind, "The turn failed.");
+            }
             Some(Fault::Hang) => return Vec::new(),
             Some(Fault::SlowMs(more_ms)) => think_ms += more_ms,
             _ if breaks => return failure(OPERATIONAL, "llm_timeout", "The LLM timed out."),
@@ -274,14 +288,22 @@ impl Session {
     }
 
     fn leg<'a>(&self, world: &'a mut World) -> Option<&'a mut TextLeg> {
-        world.elevenlabs.conversations.get_mut(self.conversation)?.text_mut()
+        world
+            .elevenlabs
+            .conversations
+            .get_mut(self.conversation)?
+            .text_mut()
     }
 
     fn note(&self, world: &mut World, by_agent: bool, text: String) {
         let began = world.elevenlabs.conversations[self.conversation].start_unix;
         let at_secs = world.clock.unix().saturating_sub(began);
         if let Some(leg) = self.leg(world) {
-            leg.turns.push(Turn { by_agent, text, at_secs });
+            leg.turns.push(Turn {
+                by_agent,
+                text,
+                at_secs,
+            });
         }
     }
 }

@@ -2,10 +2,7 @@
 
 use serde_json::json;
 
-use super::{
-    agents,
-    errors::{Findings},
-};
+use super::{agents, errors::Findings};
 use crate::{
     http::{Answer, Call, Reply},
     world::World,

@@ -108,7 +108,10 @@ fn make_recipient(world: &World, batch_key: &str, nth: usize, given: &Value) -> 
     let id = given["id"].as_str().map(str::to_owned);
     let drawn = || {
         let name = format!("{batch_key}/{nth}");
-        world.fate.draw("recipient id", &name).elevenlabs_id("rcpt_")
+        world
+            .fate
+            .draw("recipient id", &name)
+            .elevenlabs_id("rcpt_")
     };
     Recipient {
         id: id.unwrap_or_else(drawn),
@@ -181,7 +184,11 @@ fn validate_recipient(findings: &mut Findings, nth: usize, recipient: &Value) {
     let at = |field: &str| json!(["body", "recipients", nth, field]);
     if !recipient.is_object() {
         let words = "Input should be a valid dictionary or object to extract fields from";
-        findings.add(json!(["body", "recipients", nth]), words, "model_attributes_type");
+        findings.add(
+            json!(["body", "recipients", nth]),
+            words,
+            "model_attributes_type",
+        );
         return;
     }
     for field in ["id", "phone_number", "whatsapp_user_id"] {
@@ -197,8 +204,12 @@ fn validate_recipient(findings: &mut Findings, nth: usize, recipient: &Value) {
     for (name, value) in variables.as_object().into_iter().flatten() {
         if value.is_array() || value.is_object() {
             let loc = json!([
-                "body", "recipients", nth, "conversation_initiation_client_data",
-                "dynamic_variables", name
+                "body",
+                "recipients",
+                nth,
+                "conversation_initiation_client_data",
+                "dynamic_variables",
+                name
             ]);
             findings.add(loc, "Input should be a valid string", "string_type");
         }
@@ -247,7 +258,12 @@ mod tests {
         assert_eq!(answer.status, 422);
         let body: Value = serde_json::from_slice(&answer.body).unwrap();
         let each = |f: &Value| (f["loc"].clone(), f["type"].as_str().unwrap().to_owned());
-        body["detail"].as_array().unwrap().iter().map(each).collect()
+        body["detail"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(each)
+            .collect()
     }
 
     fn body() -> Value {
@@ -271,13 +287,22 @@ mod tests {
             {"phone_number": "+1", "conversation_initiation_client_data": {"dynamic_variables": {"a": []}}}
         ]);
         let kinds: Vec<_> = found(wrong).into_iter().map(|(_, kind)| kind).collect();
-        let expected = ["value_error", "model_attributes_type", "string_type", "string_type"];
+        let expected = [
+            "value_error",
+            "model_attributes_type",
+            "string_type",
+            "string_type",
+        ];
         assert_eq!(kinds, expected);
     }
 
     #[test]
     fn numbers_stay_within_the_providers_limits() {
-        for (secs, kind) in [(json!(0), "greater_than_equal"), (json!(1000), "less_than_equal"), (json!("x"), "int_type")] {
+        for (secs, kind) in [
+            (json!(0), "greater_than_equal"),
+            (json!(1000), "less_than_equal"),
+            (json!("x"), "int_type"),
+        ] {
             let mut wrong = body();
             wrong["telephony_call_config"] = json!({"ringing_timeout_secs": secs});
             assert_eq!(found(wrong)[0].1, kind);

@@ -118,7 +118,10 @@ impl Line {
                 Err(End::Closed) => break,
                 Err(End::Stopped) => {
                     let reason = String::new();
-                    vec![Act::Close { code: GOING_AWAY, reason }]
+                    vec![Act::Close {
+                        code: GOING_AWAY,
+                        reason,
+                    }]
                 }
                 Err(End::TooLong) => {
                     reason = "Max conversation duration exceeded";
@@ -172,7 +175,7 @@ impl Line {
     }
 
     /// With a manual clock no one would wake the agent, so it does not think.
-    async fn think(&self, think_ms: u64) {
+    async fn think(&mut self, think_ms: u64) {
         let clock = &self.shared.clock;
         if !clock.is_manual() {
             clock.wait_until(clock.now_ms() + think_ms).await;

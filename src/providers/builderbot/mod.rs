@@ -1,5 +1,5 @@
-//! builderbot.cloud: WhatsApp. It signs nothing and promises no ids; what is
-//! known of it comes from those who integrate it (PROVIDERS, section 4).
+//! builderbot.cloud: WhatsApp. It signs nothing and promises no ids, and it has
+//! no public reference: what is known comes from those who integrate it.
 
 mod normalise;
 

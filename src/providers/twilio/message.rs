@@ -20,8 +20,8 @@ pub(super) fn received(params: &Params<'_>, index: &PhoneIndex) -> Understood {
     Understood::new("message", &[&id], received_fact(&id, params, index))
 }
 
-/// How far a message of ours has come. No callback says when: see PROVIDERS,
-/// "no timestamp parameter".
+/// How far a message of ours has come. None of the parameters of these
+/// callbacks says when.
 pub(super) fn status_changed(params: &Params<'_>, index: &PhoneIndex) -> Understood {
     let id = match message_id(params) {
         Ok(id) => id,

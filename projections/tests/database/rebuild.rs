@@ -1,0 +1,249 @@
+//! Rebuilding beside the live tables, while everybody goes on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use projections::engine::{Difference, Rebuild};
+use projections::{Progress, interactions};
+use tokio::sync::Notify;
+
+use crate::facts::*;
+use crate::harness::*;
+
+const NAME: &str = "interactions";
+
+/// More events than one batch holds.
+fn many_calls() -> Vec<Told> {
+    (1..=500).flat_map(whole_call).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_disturbs_neither_those_who_write_nor_those_who_read() {
+    let database = Database::create().await;
+    let engine = database.engine();
+    append(&database.pool, &many_calls()).await;
+    engine.settle().await.unwrap();
+
+    let over = Arc::new(AtomicBool::new(false));
+    let reading = tokio::spawn({
+        let (pool, over) = (database.pool.clone(), over.clone());
+        async move {
+            let mut reads = 0;
+            while !over.load(Ordering::SeqCst) {
+                let mut conn = pool.acquire().await.unwrap();
+                let filter = interactions::Filter::default();
+                let rows = interactions::list(&mut conn, &filter, None, 500)
+                    .await
+                    .unwrap();
+                assert_eq!(rows.len(), 500);
+                assert!(
+                    interactions::detail(&mut conn, "CA77")
+                        .await
+                        .unwrap()
+                        .is_some()
+                );
+                reads += 1;
+            }
+            reads
+        }
+    });
+    let writing = tokio::spawn({
+        let (pool, over, engine) = (database.pool.clone(), over.clone(), engine.clone());
+        async move {
+            let mut n = 1_000;
+            while !over.load(Ordering::SeqCst) {
+                append(&pool, &whole_call(n)).await;
+                engine.run_once(NAME).await.unwrap();
+                n += 1;
+            }
+        }
+    });
+    for _ in 0..3 {
+        let done = engine.rebuild(NAME, |_| ()).await.unwrap();
+        assert!(matches!(done, Rebuild::Done { .. }), "{done:?}");
+    }
+    over.store(true, Ordering::SeqCst);
+    assert!(reading.await.unwrap() > 3);
+    writing.await.unwrap();
+
+    engine.settle().await.unwrap();
+    let live = dump(&database.pool).await;
+    let Rebuild::Done {
+        differences,
+        position,
+    } = engine.rebuild(NAME, |_| ()).await.unwrap()
+    else {
+        panic!("not rebuilt")
+    };
+    assert_eq!(
+        (differences, position),
+        (Some(vec![]), head(&database.pool).await)
+    );
+    assert_eq!(dump(&database.pool).await, live);
+}
+
+#[tokio::test]
+async fn a_failed_rebuild_leaves_the_live_tables_as_they_were() {
+    let database = Database::create().await;
+    let tampered = Tampered::new(1, 0);
+    let engine = tampered.engine(&database.pool);
+    append(&database.pool, &many_calls()).await;
+    engine.settle().await.unwrap();
+    let live = dump(&database.pool).await;
+
+    // In the second batch: the first one is already in the new tables.
+    tampered.fails_in.store(2, Ordering::SeqCst);
+    engine.rebuild(NAME, |_| ()).await.unwrap_err();
+    assert_eq!(dump(&database.pool).await, live);
+    let status = engine.statuses().await.unwrap().remove(0);
+    assert!(
+        status
+            .rebuild
+            .unwrap()
+            .error
+            .unwrap()
+            .contains("caught fire")
+    );
+    assert!(
+        engine.rebuilds_due().await.unwrap().is_empty(),
+        "a failed one waits for a person"
+    );
+
+    engine.request_rebuild(NAME).await.unwrap();
+    assert_eq!(engine.rebuilds_due().await.unwrap(), [NAME]);
+    engine.rebuild(NAME, |_| ()).await.unwrap();
+    assert_eq!(dump(&database.pool).await, live);
+    assert!(engine.statuses().await.unwrap()[0].rebuild.is_none());
+}
+
+#[tokio::test]
+async fn an_interrupted_rebuild_goes_on_where_it_was() {
+    let database = Database::create().await;
+    let engine = database.engine();
+    append(&database.pool, &many_calls()).await;
+    engine.settle().await.unwrap();
+    let live = dump(&database.pool).await;
+
+    let first_batch = Notify::new();
+    tokio::select! {
+        _ = engine.rebuild(NAME, |_| first_batch.notify_one()) => panic!("it came to its end"),
+        () = first_batch.notified() => {}
+    }
+    let mut reached = Vec::new();
+    let again = loop {
+        // The server may take a moment to notice that the other session is gone.
+        match engine
+            .rebuild(NAME, |progress| reached.push(progress.position))
+            .await
+            .unwrap()
+        {
+            Rebuild::HeldElsewhere => tokio::task::yield_now().await,
+            done => break done,
+        }
+    };
+    assert!(
+        matches!(
+            again,
+            Rebuild::Done {
+                position: 3_000,
+                ..
+            }
+        ),
+        "{again:?}"
+    );
+    assert_eq!(reached, [3_000], "the first 2,000 were there");
+    assert_eq!(dump(&database.pool).await, live);
+}
+
+#[tokio::test]
+async fn only_one_rebuild_runs_at_a_time() {
+    let database = Database::create().await;
+    let engine = database.engine();
+    append(&database.pool, &many_calls()).await;
+    let (one, other) = tokio::join!(engine.rebuild(NAME, |_| ()), engine.rebuild(NAME, |_| ()));
+    let outcomes = [one.unwrap(), other.unwrap()];
+    assert!(outcomes.contains(&Rebuild::HeldElsewhere), "{outcomes:?}");
+    assert_eq!(count(&database.pool, NAME).await, 500);
+}
+
+#[tokio::test]
+async fn new_code_does_not_write_into_old_rows_nor_old_code_into_new_ones() {
+    let database = Database::create().await;
+    let old = database.engine();
+    append(&database.pool, &whole_call(1)).await;
+    old.settle().await.unwrap();
+
+    let new = Tampered::new(2, 0).engine(&database.pool);
+    append(&database.pool, &whole_call(2)).await;
+    assert_eq!(new.run_once(NAME).await.unwrap(), Progress::NeedsRebuild);
+    assert_eq!(new.rebuilds_due().await.unwrap(), [NAME]);
+    let done = new.rebuild(NAME, |_| ()).await.unwrap();
+    assert_eq!(
+        done,
+        Rebuild::Done {
+            position: 12,
+            differences: None
+        }
+    );
+    assert!(new.rebuilds_due().await.unwrap().is_empty());
+    assert_eq!(new.run_once(NAME).await.unwrap(), Progress::Idle);
+
+    append(&database.pool, &whole_call(3)).await;
+    assert_eq!(old.run_once(NAME).await.unwrap(), Progress::Superseded);
+    assert_eq!(
+        old.rebuild(NAME, |_| ()).await.unwrap(),
+        Rebuild::Superseded
+    );
+    assert_eq!(count(&database.pool, NAME).await, 2);
+}
+
+#[tokio::test]
+async fn a_rebuild_reports_the_rows_that_somebody_changed_by_hand() {
+    let database = Database::create().await;
+    let engine = database.engine();
+    append(&database.pool, &whole_call(1)).await;
+    engine.settle().await.unwrap();
+    let before = dump(&database.pool).await;
+    let sql = "update interactions set summary = 'mentira'";
+    sqlx::query(sql).execute(&database.pool).await.unwrap();
+    let Rebuild::Done { differences, .. } = engine.rebuild(NAME, |_| ()).await.unwrap() else {
+        panic!("not rebuilt")
+    };
+    let one = Difference {
+        table: NAME.into(),
+        only_before: 1,
+        only_after: 1,
+    };
+    assert_eq!(differences, Some(vec![one]));
+    assert_eq!(dump(&database.pool).await, before);
+}
+
+#[tokio::test]
+async fn the_new_tables_have_the_keys_indexes_and_grants_of_the_old() {
+    let database = Database::create().await;
+    let engine = database.engine();
+    sqlx::raw_sql("grant select on interactions, messages to public")
+        .execute(&database.pool)
+        .await
+        .unwrap();
+    let sql = "
+        select indexdef from pg_indexes where schemaname = 'public'
+        union all select conname || pg_get_constraintdef(oid) from pg_constraint
+            where connamespace = 'public'::regnamespace
+        union all select relname || relacl::text from pg_class
+            where relnamespace = 'public'::regnamespace and relacl is not null
+        union all select relname || attname || atttypid::regtype || attnotnull
+                || coalesce(col_description(pg_class.oid, attnum), '')
+            from pg_attribute join pg_class on pg_class.oid = attrelid
+            where relnamespace = 'public'::regnamespace and attnum > 0
+        order by 1";
+    let shape = || async {
+        let shape = sqlx::query_scalar(sql).fetch_all(&database.pool);
+        shape.await.unwrap() as Vec<String>
+    };
+    let before = shape().await;
+    for name in engine.names() {
+        engine.rebuild(name, |_| ()).await.unwrap();
+    }
+    assert_eq!(shape().await, before);
+}

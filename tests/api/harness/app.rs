@@ -1,0 +1,229 @@
+//! The service in this process, on a database of its own, with a clock that
+//! the test holds.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bitacora::clock::Source;
+use bitacora::config::Config;
+use bitacora::ledger::Limits;
+use bitacora::providers::{Credentials, Secrets};
+use bitacora::serve::{self, Running};
+use bitacora::{app, telemetry};
+use chrono::{DateTime, Utc};
+use metrics_exporter_prometheus::PrometheusHandle;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use reqwest::{RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use super::{postgres, sign};
+
+/// When every test begins, unless it says otherwise: a little after the
+/// fixtures' events.
+pub const BEGINNING_UNIX: i64 = 1_761_694_200;
+
+pub const ELEVENLABS_TOKEN: &str = "elevenlabs-token";
+pub const ELEVENLABS_SECRET: &str = "wsec_for_tests_0001";
+pub const BUILDERBOT_TOKEN: &str = "builderbot-token";
+pub const TWILIO_TOKEN: &str = "twilio-token";
+pub const TWILIO_AUTH_TOKEN: &str = "twilio-auth-token-for-tests-0001";
+pub const SERVICE_TOKEN: &str = "service-token";
+pub const JWT_SECRET: &str = "a-secret-for-tests-of-at-least-32-characters";
+pub const PUBLIC_URL: &str = "https://cc.example.com";
+
+/// A clock that stands still until it is moved.
+#[derive(Clone)]
+pub struct TestClock(Arc<AtomicI64>);
+
+impl TestClock {
+    pub fn now(&self) -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(self.0.load(Ordering::SeqCst)).unwrap()
+    }
+
+    pub fn advance(&self, by: chrono::Duration) {
+        self.0.fetch_add(by.num_milliseconds(), Ordering::SeqCst);
+    }
+}
+
+pub struct TestApp {
+    pub url: String,
+    pub pool: PgPool,
+    pub clock: TestClock,
+    pub running: Option<Running>,
+    pub client: reqwest::Client,
+}
+
+/// How the service is started, where a test cares.
+pub struct Options {
+    pub database_url: Option<String>,
+    pub limits: Limits,
+    pub config: fn(&mut Config),
+    /// Two replicas must not draw the same ids.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { database_url: None, limits: Limits::default(), config: |_| {}, seed: 1 }
+    }
+}
+
+impl TestApp {
+    pub async fn start() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    pub async fn with(options: Options) -> Self {
+        let database_url = match options.database_url {
+            Some(url) => url,
+            None => postgres::fresh_database().await,
+        };
+        let pool = app::connect(&database_url, 12).await.unwrap();
+        let clock = TestClock(Arc::new(AtomicI64::new(BEGINNING_UNIX * 1000)));
+        let source = {
+            let clock = clock.clone();
+            Source::new(move || clock.now(), StdRng::seed_from_u64(options.seed))
+        };
+        let mut config = config();
+        (options.config)(&mut config);
+        let running = serve::start(config, pool.clone(), source, metrics(), options.limits).await.unwrap();
+        let url = format!("http://{}", running.address);
+        Self { url, pool, clock, running: Some(running), client: reqwest::Client::new() }
+    }
+
+    pub fn app(&self) -> &bitacora::app::App {
+        &self.running.as_ref().unwrap().app
+    }
+
+    /// Waits until every read model shows the whole ledger.
+    pub async fn settle(&self) {
+        let head: i64 = sqlx::query_scalar("select coalesce(max(position), 0) from events").fetch_one(&self.pool).await.unwrap();
+        let names: Vec<&str> = self.app().engine.names().collect();
+        let settled = self.app().engine.wait_for(&names, head, Duration::from_secs(30)).await.unwrap();
+        assert!(settled, "the read models did not catch up; {:?}", self.app().engine.statuses().await);
+    }
+
+    pub async fn stop(mut self) {
+        self.running.take().unwrap().stop().await;
+    }
+
+    // A provider's hand.
+
+    /// A webhook of ElevenLabs, signed.
+    pub fn elevenlabs(&self, body: impl Into<Vec<u8>>) -> RequestBuilder {
+        let body = body.into();
+        let signature = sign::elevenlabs(ELEVENLABS_SECRET, self.clock.now().timestamp(), &body);
+        self.client
+            .post(format!("{}/webhooks/elevenlabs/call", self.url))
+            .header("content-type", "application/json")
+            .header("ElevenLabs-Signature", signature)
+            .body(body)
+    }
+
+    /// A webhook of Twilio, signed.
+    pub fn twilio(&self, path: &str, form: impl Into<Vec<u8>>) -> RequestBuilder {
+        let form = form.into();
+        let signature = sign::twilio(TWILIO_AUTH_TOKEN, &format!("{PUBLIC_URL}{path}"), &form);
+        self.client
+            .post(format!("{}{path}", self.url))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("X-Twilio-Signature", signature)
+            .body(form)
+    }
+
+    /// A webhook of builderbot, with its token.
+    pub fn builderbot(&self, body: impl Into<Vec<u8>>) -> RequestBuilder {
+        self.client
+            .post(format!("{}/webhooks/builderbot/whatsapp?token={BUILDERBOT_TOKEN}", self.url))
+            .header("content-type", "application/json")
+            .body(body.into())
+    }
+
+    // A caller's hand.
+
+    pub fn get_as(&self, role: &str, path: &str) -> RequestBuilder {
+        self.credential(self.client.get(format!("{}{path}", self.url)), role)
+    }
+
+    pub fn post_as(&self, role: &str, path: &str, body: &Value) -> RequestBuilder {
+        self.credential(self.client.post(format!("{}{path}", self.url)), role).json(body)
+    }
+
+    fn credential(&self, request: RequestBuilder, role: &str) -> RequestBuilder {
+        match role {
+            "nobody" => request,
+            "service" => request.header("X-Service-Token", SERVICE_TOKEN),
+            role => request.bearer_auth(self.token(role)),
+        }
+    }
+
+    /// A login token for user 7 with this role.
+    pub fn token(&self, role: &str) -> String {
+        let now = self.clock.now().timestamp();
+        let claims = json!({"sub": "7", "role": role, "iat": now, "exp": now + 3600});
+        let key = jsonwebtoken::EncodingKey::from_secret(JWT_SECRET.as_bytes());
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+    }
+
+    /// The answer to a GET as an auditor, which must be 200.
+    pub async fn read(&self, path: &str) -> Value {
+        let response = self.get_as("auditor", path).send().await.unwrap();
+        let status = response.status();
+        let body = response.text().await.unwrap();
+        assert_eq!(status, StatusCode::OK, "{path}: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    pub async fn count(&self, sql: &str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
+    }
+}
+
+/// The answer of a request that must be 200.
+pub async fn ok(request: RequestBuilder) -> Value {
+    let response = request.send().await.unwrap();
+    let status = response.status();
+    let body = response.text().await.unwrap();
+    assert_eq!(status, StatusCode::OK, "{body}");
+    serde_json::from_str(&body).unwrap_or(Value::String(body))
+}
+
+/// The status and body of a request that may fail.
+pub async fn answer(request: RequestBuilder) -> (u16, Value) {
+    let response: Response = request.send().await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.text().await.unwrap();
+    (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
+}
+
+pub fn config() -> Config {
+    let secrets = |token: &str, keys: &[&str]| {
+        Credentials::new([token.to_owned()], keys.iter().map(|key| (*key).to_owned()))
+    };
+    Config {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        public_url: PUBLIC_URL.to_owned(),
+        provider_secrets: Secrets {
+            elevenlabs: secrets(ELEVENLABS_TOKEN, &[ELEVENLABS_SECRET]),
+            builderbot: secrets(BUILDERBOT_TOKEN, &[]),
+            twilio: secrets(TWILIO_TOKEN, &[TWILIO_AUTH_TOKEN]),
+        },
+        service_tokens: vec![SERVICE_TOKEN.to_owned()],
+        jwt_secrets: vec![JWT_SECRET.to_owned()],
+        mask_phone_numbers: true,
+        cors_allowed_origins: vec!["https://app.example.com".to_owned()],
+        metrics_addr: None,
+        trust_proxy: false,
+        api: true,
+        worker: true,
+    }
+}
+
+/// One recorder for the process: the metrics of all tests together.
+fn metrics() -> PrometheusHandle {
+    static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+    METRICS.get_or_init(|| telemetry::start_metrics().unwrap()).clone()
+}
