@@ -20,6 +20,8 @@ use crate::{
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Control {
+    /// Where the service takes its webhooks from now on; also its public address then.
+    pub webhook_base: Option<String>,
     /// New values for some of [`Rates`], by name.
     pub rates: Option<Value>,
     /// How often some kinds of webhook misbehave, whatever the rates say.
@@ -123,6 +125,10 @@ pub(crate) async fn apply(shared: &Arc<Shared>, control: Control) -> Result<Repo
 
 /// Everything of a control that takes no time.
 fn arrange(world: &mut World, control: Control) -> Result<(), String> {
+    if let Some(base) = control.webhook_base {
+        world.options.webhook_base = base;
+        world.options.public_url = None;
+    }
     if let Some(patch) = &control.rates {
         world.options.rates = patched(&world.options.rates, patch)?;
     }
