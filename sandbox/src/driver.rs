@@ -4,6 +4,7 @@
 //! without it, and what became of that is written down under the lock again.
 
 use std::{
+    collections::{HashMap, VecDeque},
     convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     stopped: watch::Sender<bool>,
     in_flight: watch::Sender<usize>,
     at_once: Semaphore,
+    /// What waits for an earlier parcel about the same entity; a lane exists while one is under way.
+    lanes: Mutex<HashMap<String, VecDeque<Parcel>>>,
     client: reqwest::Client,
 }
 
@@ -54,6 +57,7 @@ impl Shared {
             stopped: watch::Sender::new(false),
             in_flight: watch::Sender::new(0),
             at_once: Semaphore::new(WEBHOOKS_AT_ONCE),
+            lanes: Mutex::default(),
             client: reqwest::Client::builder()
                 .no_proxy()
                 .timeout(WEBHOOK_TIMEOUT)
@@ -99,9 +103,7 @@ impl Shared {
             }
             while let Some(parcel) = self.next_until(self.clock.now_ms()) {
                 if let Some(parcel) = parcel {
-                    let shared = self.clone();
-                    shared.in_flight.send_modify(|n| *n += 1);
-                    tokio::spawn(async move { shared.send(parcel).await });
+                    self.dispatch(parcel);
                 }
             }
         }
@@ -160,6 +162,41 @@ impl Shared {
             self.in_flight.send_modify(|n| *n += 1);
             self.send(parcel).await;
         }
+    }
+
+    /// Sends a parcel in the background, after earlier ones about the same entity.
+    fn dispatch(self: &Arc<Self>, parcel: Parcel) {
+        self.in_flight.send_modify(|n| *n += 1);
+        let shared = self.clone();
+        if !parcel.in_order {
+            tokio::spawn(async move { shared.send(parcel).await });
+            return;
+        }
+        let mut lanes = self.lanes();
+        if let Some(lane) = lanes.get_mut(&parcel.entity) {
+            lane.push_back(parcel);
+        } else {
+            lanes.insert(parcel.entity.clone(), VecDeque::new());
+            tokio::spawn(shared.drain(parcel));
+        }
+    }
+
+    /// Sends the parcels of one lane, one after the other.
+    async fn drain(self: Arc<Self>, first: Parcel) {
+        let entity = first.entity.clone();
+        let mut next = Some(first);
+        while let Some(parcel) = next {
+            self.send(parcel).await;
+            let mut lanes = self.lanes();
+            next = lanes.get_mut(&entity).and_then(VecDeque::pop_front);
+            if next.is_none() {
+                lanes.remove(&entity);
+            }
+        }
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, HashMap<String, VecDeque<Parcel>>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next step due by `until_ms`, happened: `Some(None)` if it had nothing to send.

@@ -66,7 +66,8 @@ impl Call {
     }
 
     async fn read(request: Request) -> Result<Self, Answer> {
-        let uri = request.uri().clone();
+        // The routes below are nested, and see only their part of the path.
+        let uri = request.original_uri().clone();
         let query = uri.query().unwrap_or_default();
         let params = request
             .path_params::<HashMap<String, String>>()

@@ -22,7 +22,7 @@ use crate::{
 const HELD_BACK_MS: u64 = 60_000;
 
 /// The second of two deliveries comes so much later.
-const SECOND_COPY_MS: Span = Span::new(50, 30_000);
+const SECOND_COPY_MS: Span = Span::new(0, 30_000);
 
 /// ElevenLabs' retry schedule, from the first attempt, when retries are on.
 const ELEVENLABS_RETRY_SECS: [u64; 4] = [30, 120, 480, 1_800];
@@ -146,6 +146,10 @@ pub(crate) struct Letter {
 #[derive(Debug)]
 pub(crate) struct Parcel {
     pub(crate) webhook: usize,
+    /// What it is about.
+    pub(crate) entity: String,
+    /// It waits for earlier ones about the same; a second copy does not.
+    pub(crate) in_order: bool,
     pub(crate) url: String,
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: Bytes,
@@ -319,6 +323,8 @@ pub(crate) fn hand_over(world: &mut World, webhook: usize, copy: usize) -> Optio
     }
     Some(Parcel {
         webhook,
+        entity: known.truth.entity.clone(),
+        in_order: copy == 0,
         url: world.options.reachable(&known.signed_url),
         headers,
         body,

@@ -184,13 +184,23 @@ impl Failure {
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        match error {
-            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => {
-                tracing::warn!(%error, "the database is away");
-                Self::unavailable("The database is not available, try again")
-            }
-            error => Self::internal(&error),
+        if is_away(&error) {
+            tracing::warn!(%error, "the database is away");
+            return Self::unavailable("The database is not available, try again");
         }
+        Self::internal(&error)
+    }
+}
+
+/// Whether the database is away, or was since the connection was made: its
+/// answers of the SQLSTATE classes 08 (connection), 53 (resources) and 57P
+/// (shutdown) pass, as connections that broke do.
+fn is_away(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    let passes = |code: &str| ["08", "53", "57P"].iter().any(|class| code.starts_with(class));
+    match error {
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => true,
+        _ => code.is_some_and(|code| passes(&code)),
     }
 }
 
@@ -213,6 +223,26 @@ impl From<NotWritten> for Failure {
     }
 }
 
+/// Gives every error its shape. What is measured of a request, its route, stays.
+///
+/// # Errors
+/// Never: they have become answers.
+pub async fn shaped<E: Endpoint>(endpoint: Arc<E>, request: Request) -> poem::Result<Response> {
+    Ok(match endpoint.call(request).await {
+        Ok(answer) => answer.into_response(),
+        Err(error) => {
+            let route = error.data::<PathPattern>().cloned();
+            let mut answer = into_response(error);
+            answer.extensions_mut().extend(route.map(|route| {
+                let mut data = poem::http::Extensions::new();
+                data.insert(route);
+                data
+            }).unwrap_or_default());
+            answer
+        }
+    })
+}
+
 /// What poem and poem-openapi refuse by themselves, in our shape.
 pub fn into_response(error: poem::Error) -> Response {
     if error.is_from_response() {
@@ -221,7 +251,9 @@ pub fn into_response(error: poem::Error) -> Response {
     let failure = if let Some(error) = error.downcast_ref::<ParseParamError>() {
         Failure::field(error.name, error.reason.clone())
     } else if let Some(error) = error.downcast_ref::<ParsePathError>() {
-        Failure::field(error.name, error.reason.clone())
+        // poem-openapi tells the parameter's place and not its name. Ids are the
+        // only ones that are more than text.
+        Failure::field("id", error.reason.clone())
     } else if let Some(error) = error.downcast_ref::<ParseRequestPayloadError>() {
         Failure::field("body", error.reason.clone())
     } else if error.downcast_ref::<AuthorizationError>().is_some() {

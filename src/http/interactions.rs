@@ -331,11 +331,12 @@ impl Api {
         reveal: Query<Option<bool>>,
     ) -> Result<Json<Success<DetailView>>, Failure> {
         let caller = Caller::from(auth);
+        let id = params::id(id.0)?;
         let as_of = read_as_of(as_of.0)?;
         let mut conn = app.pool.acquire().await?;
         let found = match as_of {
-            None => interactions::detail(&mut conn, &id.0).await?,
-            Some(then) => interactions::as_of(&mut conn, &id.0, then).await?,
+            None => interactions::detail(&mut conn, &id).await?,
+            Some(then) => interactions::as_of(&mut conn, &id, then).await?,
         };
         drop(conn);
         let detail = found.ok_or_else(|| Failure::not_found("Interacción no encontrada"))?;
@@ -365,8 +366,9 @@ impl Api {
         id: Path<String>,
     ) -> Result<Audio, Failure> {
         let none = || Failure::not_found("La interacción no tiene grabación");
+        let id = params::id(id.0)?;
         let mut conn = app.pool.acquire().await?;
-        let interaction = interactions::get(&mut conn, &id.0)
+        let interaction = interactions::get(&mut conn, &id)
             .await?
             .ok_or_else(none)?;
         let call = projections::call_details::get(&mut conn, &interaction.id).await?;

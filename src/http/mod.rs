@@ -45,6 +45,9 @@ enum Tag {
     Operations,
 }
 
+/// Largest body of a request to the API.
+const API_BODY_BYTES_MAX: usize = 1 << 20;
+
 type Apis = (
     webhooks::Api,
     interactions::Api,
@@ -118,7 +121,8 @@ fn surround(routes: impl poem::IntoEndpoint<Endpoint: 'static>, app: Arc<App>) -
             .into_endpoint()
             .with(AddData::new(app))
             .with(CatchPanic::new().with_handler(error::Panicked))
-            .with(context),
+            .around(within_limits)
+            .around(error::shaped),
     );
     let cross_origin = Arc::new(inner.clone().with(cors()));
     // poem's CORS refuses requests of other origins outright, our own included.
@@ -138,6 +142,24 @@ fn surround(routes: impl poem::IntoEndpoint<Endpoint: 'static>, app: Arc<App>) -
             }
         }
     })
+    .with(context)
+}
+
+/// Reads the body of an API request, which poem would do without a limit.
+/// Webhooks have limits of their own.
+async fn within_limits<E: Endpoint>(
+    endpoint: Arc<E>,
+    mut request: poem::Request,
+) -> poem::Result<E::Output> {
+    if !request.uri().path().starts_with("/webhook") && !request.is_body_empty() {
+        let read = request.take_body().into_bytes_limit(API_BODY_BYTES_MAX);
+        let body = read.await.map_err(|error| match error {
+            ReadBodyError::PayloadTooLarge => Failure::too_large(API_BODY_BYTES_MAX).into(),
+            error => poem::Error::from(error),
+        })?;
+        request.set_body(body);
+    }
+    endpoint.call(request).await
 }
 
 fn cors() -> Cors {

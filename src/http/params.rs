@@ -40,6 +40,14 @@ pub fn word<T: std::str::FromStr<Err = String>>(
         .transpose()
 }
 
+/// An id in a path, which is looked up as it stands.
+///
+/// # Errors
+/// 400 that names the parameter.
+pub fn id(given: String) -> Result<String, Failure> {
+    Ok(text("id", Some(given))?.unwrap_or_default())
+}
+
 /// An id or a name as a caller gives it: not empty, not endless, no NUL.
 ///
 /// # Errors

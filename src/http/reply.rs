@@ -87,8 +87,11 @@ pub fn read_cursor<C: DeserializeOwned>(given: Option<&str>) -> Result<Option<C>
     let Some(given) = given.filter(|cursor| !cursor.is_empty()) else {
         return Ok(None);
     };
+    // PostgreSQL cannot hold NUL, so no cursor of ours does.
+    let holds_nul = |json: &[u8]| json.windows(6).any(|escape| escape == br"\u0000");
     let decoded = URL_SAFE_NO_PAD.decode(given).ok();
-    let cursor = decoded.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let decoded = decoded.filter(|json| !holds_nul(json));
+    let cursor = decoded.and_then(|json| serde_json::from_slice(&json).ok());
     cursor
         .map(Some)
         .ok_or_else(|| Failure::field("cursor", "is none that this list gave out"))

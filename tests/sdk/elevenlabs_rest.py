@@ -163,8 +163,10 @@ def errors_have_an_object(world):
     for status, kind in [(429, "rate_limit_error"), (500, "internal_error"), (503, "service_unavailable")]:
         body = refused(lambda: batches.get("btcal_none", request_options=options), status)
         assert body["detail"]["type"] == kind, body
-    status, body = world.request("GET", "/v1/convai/agents/x", headers={"xi-api-key": ""})
-    assert status in (401, 404)
+    status, body = world.request("GET", f"/v1/convai/agents/{AGENT}", headers={"xi-api-key": ""})
+    assert status == 401 and body["detail"]["status"] == "needs_authorization", body
+    status, body = world.request("GET", "/v1/convai/nothing")
+    assert (status, body) == (404, {"detail": "Not Found"})
     agents = client(world).agents
     body = refused(lambda: agents.get("agent_none"), 404)
     assert body["detail"]["code"] == "agent_not_found", body

@@ -116,13 +116,15 @@ def whatsapp_statuses_are_told(world):
 def people_write(world):
     """webhooks: people write by WhatsApp (text, picture, place, button) and by SMS"""
     person = "+573003160001"
-    world.control(inbound=[
-        {"from": person, "body": "¿Cuál es el precio?", "profile_name": "Ana"},
-        {"from": person, "media": "image/png"},
-        {"from": person, "location": [4.6, -74.1]},
-        {"from": person, "body": "Confirmar", "button_payload": "confirm_42"},
-        {"channel": "sms", "from": person, "body": "hola"},
-    ], settle=True)
+    written = [
+        {"body": "¿Cuál es el precio?", "profile_name": "Ana"},
+        {"media": "image/png"},
+        {"location": [4.6, -74.1]},
+        {"body": "Confirmar", "button_payload": "confirm_42"},
+        {"channel": "sms", "body": "hola"},
+    ]
+    inbound = [{"from": person, "delay_ms": 5000 * n, **one} for n, one in enumerate(written, 1)]
+    world.control(inbound=inbound, settle=True)
     text, picture, place, button, sms = [params(w) for w in world.receiver.of(INCOMING)]
     assert text["Body"] == "¿Cuál es el precio?" and text["From"] == f"whatsapp:{person}"
     assert (text["ProfileName"], text["WaId"]) == ("Ana", person[1:])

@@ -124,11 +124,14 @@ impl Engine {
             return Ok(Rebuild::HeldElsewhere);
         }
         let rebuilt = rebuild(&mut conn, projection, report).await;
-        if let Err(error) = &rebuilt {
-            self.record_error(name, "rebuild", error).await;
+        // First of all: a transaction that failed half-way is rolled back only
+        // with it, and until then holds the row that the error goes to.
+        let closed = conn.close().await;
+        match &rebuilt {
+            Ok(_) => closed?,
+            Err(error) => self.record_error(name, "rebuild", error).await,
         }
         self.moved.send_replace(());
-        conn.close().await?;
         rebuilt.with_context(|| format!("rebuilding projection {name}"))
     }
 }

@@ -27,6 +27,8 @@ pub(crate) mod errors;
 mod phone_numbers;
 mod post_call;
 mod session;
+#[cfg(test)]
+mod session_tests;
 mod signed_urls;
 mod submit;
 mod text_session;
@@ -130,7 +132,7 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> impl Endpoint<Output = Response> +
 
 /// Any key is good unless the options name the only one.
 pub(crate) fn authorise(options: &Options, call: &Call) -> Result<(), Answer> {
-    let Some(key) = call.header("xi-api-key") else {
+    let Some(key) = call.header("xi-api-key").filter(|key| !key.is_empty()) else {
         return Err(errors::missing_api_key());
     };
     match &options.elevenlabs_api_key {

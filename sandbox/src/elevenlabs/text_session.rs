@@ -37,7 +37,7 @@ pub(super) fn endpoint(shared: Arc<Shared>) -> impl Endpoint<Output = Response> 
 async fn open(shared: Arc<Shared>, request: Request) -> poem::Result<Response> {
     let (request, mut body) = request.split();
     let upgrade = WebSocket::from_request(&request, &mut body).await?;
-    let call = Call::noted(&request.uri().to_string(), "");
+    let call = Call::noted(&request.original_uri().to_string(), "");
     match note_opening(&shared, &call) {
         Some(Fault::Hang | Fault::HangAfterWork) => {
             return Ok(shared.hang().await.into_response());

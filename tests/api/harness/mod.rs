@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod postgres;
+pub mod program;
 pub mod sign;
 
 pub use app::TestApp;

@@ -31,6 +31,11 @@ pub async fn fresh_database() -> String {
     at(&server.superuser_url, &name)
 }
 
+/// A connection that may do everything on the tests' server.
+pub async fn superuser() -> PgConnection {
+    PgConnection::connect(&server().superuser_url).await.unwrap()
+}
+
 /// The address of another database of the same server.
 fn at(url: &str, database: &str) -> String {
     format!("{}/{database}", url.rsplit_once('/').unwrap().0)

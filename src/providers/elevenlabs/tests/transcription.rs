@@ -165,6 +165,7 @@ fn a_call_to_us_over_a_sip_trunk_that_failed() {
 fn a_transcript_may_be_left_out_and_variables_be_of_any_sort() {
     let expected = Completed {
         conversation_id: "conv_0013example00000000000000000".to_owned(),
+        call_sid: some("CA00000000000000000000000000000013"),
         transcript: Vec::new(),
         dynamic_variables: object(json!({
             "texto": "Ana", "entero": 42, "decimal": 1.5, "si": true, "nada": null
