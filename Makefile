@@ -21,7 +21,7 @@ run: build ## Start the service on a PostgreSQL of its own; DATABASE_URL uses yo
 
 .PHONY: test
 test: setup lint ## Everything, on a throw-away PostgreSQL that the tests start themselves
-	cargo test --workspace --locked
+	bash tests/with_postgres.sh cargo test --workspace --locked
 	cargo doc --workspace --no-deps --locked --quiet
 
 .PHONY: lint

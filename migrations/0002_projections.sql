@@ -19,6 +19,13 @@ create table projection_checkpoints (
 );
 comment on column projection_checkpoints.error is 'Why it stopped; null while it runs. It is tried again at every turn.';
 
+-- Searching: Spanish stems, but no stop words. A phrase, and a word that must
+-- not be there, mean what they say only when every word is looked at. Accents
+-- and case are taken away before a text gets here.
+create text search dictionary bitacora_stem (template = snowball, language = spanish);
+create text search configuration bitacora (copy = pg_catalog.spanish);
+alter text search configuration bitacora alter mapping replace spanish_stem with bitacora_stem;
+
 create table interactions (
     id              text        primary key,
     channel         text        not null,

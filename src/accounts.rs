@@ -112,12 +112,7 @@ impl Accounts {
         metadata: HashMap<String, String>,
     ) -> Result<(user::Registered, i64), RegisterError> {
         let email = validate(&new)?;
-        if self
-            .find(&email)
-            .await
-            .map_err(anyhow::Error::from)?
-            .is_some()
-        {
+        if self.find(&email).await?.is_some() {
             return Err(RegisterError::Taken);
         }
         let hash = self.hash(new.password).await?;
@@ -188,10 +183,7 @@ impl Accounts {
         let right = self.verify(hash, password).await?;
         match found {
             Some((_, user)) if right => {
-                sqlx::query("delete from login_failures where key = any($1)")
-                    .bind(&keys[..])
-                    .execute(&self.pool)
-                    .await?;
+                self.forget_attempt(&keys).await?;
                 Ok(Login::Welcome(user))
             }
             _ => Ok(Login::Wrong),
@@ -240,6 +232,22 @@ impl Accounts {
             .await?;
         tx.commit().await?;
         Ok(None)
+    }
+
+    /// Takes back an attempt that was no failure, and the failures of the
+    /// person, who is back. Those of the network address stay: whoever has one
+    /// account could else guess at the others without end.
+    async fn forget_attempt(&self, [email, from]: &[String; 2]) -> sqlx::Result<()> {
+        sqlx::query(
+            "delete from login_failures where key = $1 or ctid = (
+                 select ctid from login_failures where key = $2
+                  order by failed_at desc limit 1 for update skip locked)",
+        )
+        .bind(email)
+        .bind(from)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 
     /// A user's hash and what the ledger says of them. Read from the ledger
@@ -308,8 +316,17 @@ fn validate(new: &NewUser) -> Result<String, RegisterError> {
         && email.split_once('@').is_some_and(|(user, host)| {
             !user.is_empty() && !host.is_empty() && !host.contains('@')
         });
-    if new.name.trim().is_empty() || new.name.chars().count() > 200 {
+    let printable = |text: &str| !text.contains(char::is_control);
+    let plausible = plausible && printable(&email);
+    if new.name.trim().is_empty() || new.name.chars().count() > 200 || !printable(&new.name) {
         return invalid("name", "must have 1 to 200 characters");
+    }
+    if new
+        .agent_id
+        .as_deref()
+        .is_some_and(|id| id.chars().count() > 200 || !printable(id))
+    {
+        return invalid("agentId", "must have at most 200 characters");
     }
     if !plausible {
         return invalid("email", "is not an e-mail address");

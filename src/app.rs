@@ -7,8 +7,8 @@ use anyhow::Context;
 use domain::PhoneIndex;
 use metrics_exporter_prometheus::PrometheusHandle;
 use projections::Engine;
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -106,14 +106,19 @@ pub async fn connect(url: &str, connections_max: u32) -> anyhow::Result<PgPool> 
     let options: PgConnectOptions = url.parse().context(
         "DATABASE_URL is no PostgreSQL address (postgres://user:password@host:port/database)",
     )?;
-    PgPoolOptions::new()
+    let options = options.application_name("bitacora");
+    // A pool only says that it timed out; one connection says why.
+    let first = PgConnection::connect_with(&options)
+        .await
+        .context("cannot connect to PostgreSQL: is DATABASE_URL right, and is the server up?")?;
+    first.close().await?;
+    let pool = PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         // A ping before each use costs 10 to 35 % of the rate. A connection
         // that has died is found by its first query, which is then repeated by
         // whoever asked; see docs/adr/0005.
         .test_before_acquire(false)
-        .connect_with(options.application_name("bitacora"))
-        .await
-        .context("cannot connect to PostgreSQL: is DATABASE_URL right, and is the server up?")
+        .connect_lazy_with(options);
+    Ok(pool)
 }

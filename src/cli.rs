@@ -137,7 +137,13 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             Some(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Tls(_))
         )
     };
-    if error.is::<WrongSetting>() {
+    let wrong_address = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(
+            cause.downcast_ref::<sqlx::Error>(),
+            Some(sqlx::Error::Configuration(_))
+        )
+    };
+    if error.is::<WrongSetting>() || error.chain().any(wrong_address) {
         EXIT_CONFIG
     } else if error.chain().any(database_away) {
         EXIT_UNAVAILABLE

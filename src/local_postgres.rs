@@ -14,7 +14,8 @@ use std::process::Stdio;
 use anyhow::{Context, bail};
 use nix::unistd::{Uid, User};
 use sha2::{Digest, Sha256};
-use sqlx::{Connection, PgConnection};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection};
 use tokio::process::Command;
 
 /// Users to run as when we are root, the first that exists.
@@ -175,7 +176,11 @@ impl LocalPostgres {
     }
 
     async fn create_database(&self) -> anyhow::Result<()> {
-        let mut conn = PgConnection::connect(&self.superuser_url())
+        // One of the statements holds the password.
+        let options: PgConnectOptions = self.superuser_url().parse()?;
+        let options = options.disable_statement_logging();
+        let mut conn = options
+            .connect()
             .await
             .context("cannot connect to the local PostgreSQL")?;
         let exists: bool =

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{Provider, audit, call, delivery, line, message, user};
+use crate::{Provider, audit, batch, call, delivery, group, line, message, user};
 
 /// A kind of event, as this version of the program writes it.
 #[derive(Debug)]
@@ -98,6 +98,126 @@ pub const EVENT_TYPES: &[EventType] = &[
         contacts: &[],
         personal: &["name", "email"],
     },
+    EventType {
+        name: "batch.requested",
+        version: "1",
+        contacts: &[],
+        personal: &["recipients"],
+    },
+    EventType {
+        name: "batch.submit_attempted",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "batch.submitted",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "batch.submit_uncertain",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "batch.submit_failed",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "batch.cancel_requested",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "batch.cancel_attempted",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "batch.cancelled",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "batch.cancel_uncertain",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "batch.cancel_failed",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "batch.retry_requested",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "batch.retry_attempted",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "batch.retried",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "batch.retry_uncertain",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "batch.retry_failed",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "batch.observed",
+        version: "1",
+        contacts: &[],
+        personal: &["recipients"],
+    },
+    EventType {
+        name: "batch.discovered",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "group.created",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "group.updated",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "group.clients_added",
+        version: "1",
+        contacts: &[],
+        personal: &["clients"],
+    },
 ];
 
 /// The kind of event with this name.
@@ -141,6 +261,10 @@ pub enum Event {
     Audit(audit::Event),
     /// Of a `user` stream.
     User(user::Event),
+    /// Of a `batch` stream.
+    Batch(batch::Event),
+    /// Of a `group` stream.
+    Group(group::Event),
 }
 
 /// An event as it stands on the ledger.
@@ -202,6 +326,8 @@ impl Event {
             Self::Delivery(delivery::Event::Quarantined(_)) => "delivery.quarantined",
             Self::Audit(audit::Event::Recorded(_)) => "audit.recorded",
             Self::User(user::Event::Registered(_)) => "user.registered",
+            Self::Batch(event) => event.name(),
+            Self::Group(event) => event.name(),
         }
     }
 
@@ -257,6 +383,8 @@ impl Event {
             "line" => serde_json::from_str(payload).map(Self::Line),
             "delivery" => serde_json::from_str(payload).map(Self::Delivery),
             "audit" => serde_json::from_str(payload).map(Self::Audit),
+            "batch" => serde_json::from_str(payload).map(Self::Batch),
+            "group" => serde_json::from_str(payload).map(Self::Group),
             _ => serde_json::from_str(payload).map(Self::User),
         };
         event.map_err(|source| UnreadableEvent::Shape {

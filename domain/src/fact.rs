@@ -47,6 +47,22 @@ impl StreamId {
         }
     }
 
+    /// A batch, by our own id of it.
+    pub fn batch(id: impl Into<String>) -> Self {
+        Self {
+            aggregate_type: "batch",
+            aggregate_id: id.into(),
+        }
+    }
+
+    /// A group of clients, by its number.
+    pub fn group(id: i32) -> Self {
+        Self {
+            aggregate_type: "group",
+            aggregate_id: id.to_string(),
+        }
+    }
+
     /// What became of one delivery.
     pub fn delivery(id: uuid::Uuid) -> Self {
         Self {

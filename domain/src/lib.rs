@@ -6,10 +6,12 @@
 //! translated before it gets here.
 
 pub mod audit;
+pub mod batch;
 pub mod call;
 pub mod delivery;
 pub mod event;
 pub mod fact;
+pub mod group;
 pub mod line;
 pub mod message;
 pub mod phone;

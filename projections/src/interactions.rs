@@ -2,13 +2,17 @@
 //! SMS; and the projection of that name, which also owns `interaction_events`,
 //! `messages` and `call_details`, for they share what an interaction is.
 
+mod list;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::event::Recorded;
 use domain::{Channel, Direction, PhoneIndex, Provider};
 use serde::Serialize;
 use sqlx::postgres::PgRow;
-use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, Row};
+use sqlx::{FromRow, PgConnection, Row};
+
+pub use list::{Cursor, Filter, explain, list};
 
 use crate::call_details::{self, CallDetail};
 use crate::engine::Projection;
@@ -16,7 +20,7 @@ use crate::interaction::{self, Tables};
 use crate::interaction_events::{self, InteractionEvent};
 use crate::messages::{self, Message};
 use crate::sql::{Table, optional_word, word};
-use crate::{feed, text, time};
+use crate::{feed, text};
 
 /// A row of `interactions`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -72,40 +76,6 @@ pub struct Detail {
     pub events: Vec<InteractionEvent>,
 }
 
-/// Which interactions to list. What is `None` does not matter.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Reached in this way.
-    pub channel: Option<Channel>,
-    /// With this status.
-    pub status: Option<String>,
-    /// Begun by this side.
-    pub direction: Option<Direction>,
-    /// Told by this provider.
-    pub provider: Option<Provider>,
-    /// With the client of this key: [`PhoneIndex::key`] of the E.164 number.
-    pub phone_key: Option<String>,
-    /// With this voice agent.
-    pub agent_id: Option<String>,
-    /// Of this batch.
-    pub batch_id: Option<String>,
-    /// Begun at this time or later.
-    pub from: Option<DateTime<Utc>>,
-    /// Begun before this time.
-    pub to: Option<DateTime<Utc>>,
-    /// With these words, as a person types them into a search.
-    pub q: Option<String>,
-}
-
-/// Where a page of the list ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cursor {
-    /// Of the last row.
-    pub started_at: DateTime<Utc>,
-    /// Of the last row.
-    pub id: String,
-}
-
 /// Up to where the past is asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AsOf {
@@ -113,46 +83,6 @@ pub enum AsOf {
     Position(i64),
     /// The ledger as it was recorded up to this time.
     Time(DateTime<Utc>),
-}
-
-impl Interaction {
-    /// The cursor of a page that ends with this row.
-    pub fn cursor(&self) -> Cursor {
-        Cursor {
-            started_at: self.started_at,
-            id: self.id.clone(),
-        }
-    }
-}
-
-/// The interactions that match, newest first, at most `limit`, after a cursor.
-///
-/// # Errors
-/// When the database fails.
-pub async fn list(
-    conn: &mut PgConnection,
-    filter: &Filter,
-    after: Option<&Cursor>,
-    limit: i64,
-) -> sqlx::Result<Vec<Interaction>> {
-    let mut query = list_query("", filter, after, limit);
-    // Not kept: each list is planned for the very values it filters by.
-    let query = query.build_query_as().persistent(false);
-    query.fetch_all(conn).await
-}
-
-/// PostgreSQL's plan for [`list`], line by line.
-///
-/// # Errors
-/// When the database fails.
-pub async fn explain(
-    conn: &mut PgConnection,
-    filter: &Filter,
-    after: Option<&Cursor>,
-    limit: i64,
-) -> sqlx::Result<Vec<String>> {
-    let mut query = list_query("explain ", filter, after, limit);
-    query.build_query_scalar().fetch_all(conn).await
 }
 
 /// The interaction with this id, or that answers to this name.
@@ -242,81 +172,6 @@ impl Detail {
 const COLUMNS: &str = "id, channel, provider, direction, status, phone_number, agent_id, batch_id,
     conversation_id, call_sid, started_at, ended_at, last_event_at, duration_secs, summary,
     message_count, first_position, last_position";
-
-/// Built from the filters that are there, so that the planner sees each query
-/// as it is and takes the index of its rarest filter.
-fn list_query<'a>(
-    prefix: &str,
-    filter: &'a Filter,
-    after: Option<&'a Cursor>,
-    limit: i64,
-) -> QueryBuilder<'a, Postgres> {
-    let mut query = QueryBuilder::new(format!(
-        "{prefix}select {COLUMNS} from interactions where true"
-    ));
-    let equal = [
-        ("channel", filter.channel.map(|word| word.as_str().into())),
-        ("status", filter.status.as_deref().map(text::key)),
-        (
-            "direction",
-            filter.direction.map(|word| word.as_str().into()),
-        ),
-        ("provider", filter.provider.map(|word| word.as_str().into())),
-        ("phone_key", filter.phone_key.as_deref().map(text::key)),
-        ("agent_id", filter.agent_id.as_deref().map(text::key)),
-        ("batch_id", filter.batch_id.as_deref().map(text::key)),
-    ];
-    for (column, value) in equal {
-        if let Some(value) = value {
-            query
-                .push(format_args!(" and {column} = "))
-                .push_bind(value);
-        }
-    }
-    if let Some(from) = filter.from {
-        query
-            .push(" and started_at >= ")
-            .push_bind(time::askable(from));
-    }
-    if let Some(to) = filter.to {
-        query
-            .push(" and started_at < ")
-            .push_bind(time::askable(to));
-    }
-    if let Some(q) = &filter.q {
-        push_search(&mut query, q);
-    }
-    if let Some(after) = after {
-        query.push(" and (started_at, id) < (");
-        query.push_bind(time::askable(after.started_at)).push(", ");
-        query.push_bind(after.id.as_str()).push(")");
-    }
-    query.push(" order by started_at desc, id desc limit ");
-    query.push_bind(limit);
-    query
-}
-
-/// As one semi-join over both indexes of words, not as `exists … or exists …`:
-/// so rare words begin at the words, and common ones at the newest rows.
-fn push_search<'a>(query: &mut QueryBuilder<'a, Postgres>, q: &str) {
-    let q = text::query(q);
-    let mut separator = " and id in (";
-    for table in ["call_details", "messages"] {
-        query.push(separator);
-        query.push(format_args!(
-            "select interaction_id from {table} where search @@ ("
-        ));
-        query
-            .push("websearch_to_tsquery('spanish', ")
-            .push_bind(q.clone());
-        query
-            .push(") || websearch_to_tsquery('simple', ")
-            .push_bind(q.clone());
-        query.push("))");
-        separator = " union all ";
-    }
-    query.push(")");
-}
 
 impl FromRow<'_, PgRow> for Interaction {
     fn from_row(row: &PgRow) -> sqlx::Result<Self> {

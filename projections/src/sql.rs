@@ -61,11 +61,9 @@ impl Table {
         let name = self.name;
         let columns = [self.key, self.columns].concat();
         let (search, vector) = match self.searchable {
-            // Stems for those who search as they speak, whole words for names
-            // and for what Spanish takes for stop words.
             true => (
                 ", search",
-                ", to_tsvector('spanish', e.row ->> 'words') || to_tsvector('simple', e.row ->> 'words')",
+                ", to_tsvector('public.bitacora', e.row ->> 'words')",
             ),
             false => ("", ""),
         };

@@ -8,7 +8,7 @@ use unicode_normalization::char::is_combining_mark;
 use uuid::Uuid;
 
 /// Most bytes of one row's words that can be searched for. A `tsvector` holds
-/// at most 1 MiB and two are put together; no text of this size can exceed it.
+/// at most 1 MiB, and no text of this size can exceed it.
 const SEARCHED_BYTES_MAX: usize = 200_000;
 /// Longest text that is a key as it stands, in bytes. An index entry holds
 /// about 2,700 bytes for all its columns.

@@ -125,12 +125,13 @@ pub(crate) async fn apply(shared: &Arc<Shared>, control: Control) -> Result<Repo
 
 /// Everything of a control that takes no time.
 fn arrange(world: &mut World, control: Control) -> Result<(), String> {
+    // The only part that can be wrong comes first, so that a mistake leaves nothing half done.
+    if let Some(patch) = &control.rates {
+        world.options.rates = patched(&world.options.rates, patch)?;
+    }
     if let Some(base) = control.webhook_base {
         world.options.webhook_base = base;
         world.options.public_url = None;
-    }
-    if let Some(patch) = &control.rates {
-        world.options.rates = patched(&world.options.rates, patch)?;
     }
     for (kind, how) in control.webhook_rates {
         world.postman.set_misbehaviour(kind, how);
@@ -188,7 +189,11 @@ fn set<T>(table: &mut std::collections::HashMap<String, T>, key: String, value: 
 fn patched(rates: &Rates, patch: &Value) -> Result<Rates, String> {
     let mut all = serde_json::to_value(rates).map_err(|error| error.to_string())?;
     deep_merge(&mut all, patch);
-    serde_json::from_value(all).map_err(|error| error.to_string())
+    let rates: Rates = serde_json::from_value(all).map_err(|error| error.to_string())?;
+    match rates.problem() {
+        Some(problem) => Err(problem),
+        None => Ok(rates),
+    }
 }
 
 impl From<Inbound> for Letter {
@@ -224,7 +229,13 @@ mod tests {
         let rates = rates.unwrap();
         assert_eq!((rates.never, rates.late_secs.max), (0.5, 2));
         assert_eq!(rates.failed, Rates::default().failed);
-        assert!(patched(&Rates::default(), &json!({"nevr": 0.5})).is_err());
+        for wrong in [
+            json!({"nevr": 0.5}),
+            json!({"never": 2}),
+            json!({"failed": 1, "voicemail": 1}),
+        ] {
+            assert!(patched(&Rates::default(), &wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

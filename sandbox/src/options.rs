@@ -129,10 +129,7 @@ impl Options {
         if self.concurrency == 0 {
             return Some("concurrency must be at least 1".into());
         }
-        if self.rates.failed + self.rates.voicemail > 1.0 {
-            return Some("failed and voicemail calls together exceed all calls".into());
-        }
-        None
+        self.rates.problem()
     }
 
     /// The service's address as the outside sees it, without a slash at the end.
@@ -157,4 +154,42 @@ impl Options {
 /// The first of a comma-separated list of secrets: the one that signs.
 pub(crate) fn first_secret(list: &str) -> &str {
     list.split(',').next().unwrap_or(list).trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn the_command_line_is_sound_and_its_flags_are_read() {
+        Cli::command().debug_assert();
+        let words = "x --seed 7 --rate-never 0.2 --late-secs 1..2 --elevenlabs-audio false";
+        let options = Cli::parse_from(words.split(' ')).options;
+        assert_eq!((options.seed, options.rates.never), (7, 0.2));
+        assert!(!options.elevenlabs_audio);
+        assert_eq!(options.rates.late_secs.max, 2);
+        assert!(Cli::try_parse_from(["x", "--rate-never", "2"]).is_err());
+    }
+
+    #[test]
+    fn the_public_address_is_signed_and_the_other_is_called() {
+        let options = Options {
+            public_url: Some("https://cc.example.com/".to_owned()),
+            ..Options::default()
+        };
+        let url = "https://cc.example.com/webhooks/x?y=1#rc=2";
+        assert_eq!(
+            options.reachable(url),
+            "http://127.0.0.1:3000/webhooks/x?y=1"
+        );
+        assert_eq!(options.reachable("http://other/x"), "http://other/x");
+    }
 }

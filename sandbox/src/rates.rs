@@ -202,6 +202,33 @@ impl Rates {
         }
     }
 
+    /// What is wrong with these rates, in words, or nothing.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let probabilities = [
+            self.failed,
+            self.voicemail,
+            self.cancel_survivor,
+            self.never,
+            self.twice,
+            self.late,
+            self.out_of_order,
+            self.refused,
+            self.hang,
+            self.message_failed,
+            self.message_read,
+            self.phone_answers,
+            self.phone_stop,
+            self.phone_media,
+            self.session_error,
+            self.correction,
+        ];
+        if let Some(wrong) = probabilities.iter().find(|p| !(0.0..=1.0).contains(*p)) {
+            return Some(format!("{wrong} is not a probability between 0 and 1"));
+        }
+        (self.failed + self.voicemail > 1.0)
+            .then(|| "failed and voicemail calls together exceed all calls".to_owned())
+    }
+
     pub(crate) fn misbehaviour(&self) -> Misbehaviour {
         Misbehaviour {
             never: self.never,

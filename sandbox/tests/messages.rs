@@ -10,11 +10,11 @@ const SMS_FROM: &str = "+14155550100";
 const WHATSAPP_FROM: &str = "whatsapp:+14155238886";
 const PERSON: &str = "+573001234567";
 
-fn sms<'a>(body: &'a str) -> [(&'a str, &'a str); 3] {
+fn sms(body: &str) -> [(&str, &str); 3] {
     [("To", PERSON), ("From", SMS_FROM), ("Body", body)]
 }
 
-fn whatsapp<'a>(body: &'a str) -> [(&'a str, &'a str); 3] {
+fn whatsapp(body: &str) -> [(&str, &str); 3] {
     [
         ("To", "whatsapp:+573001234567"),
         ("From", WHATSAPP_FROM),
@@ -22,6 +22,10 @@ fn whatsapp<'a>(body: &'a str) -> [(&'a str, &'a str); 3] {
     ]
 }
 
+#[expect(
+    clippy::unwrap_used,
+    reason = "this is test code, although no test itself"
+)]
 fn statuses(pair: &Pair) -> Vec<String> {
     let got = pair.got_at(STATUS);
     got.iter()

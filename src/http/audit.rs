@@ -160,7 +160,7 @@ impl Api {
             actor: params::text("actor", actor.0)?,
             action: params::text("action", action.0)?,
             from: params::time("from", from.0.as_deref())?,
-            to: params::time("to", to.0.as_deref())?,
+            to: params::until("to", to.0.as_deref())?,
         };
         let before: Option<i64> = reply::read_cursor(cursor.0.as_deref())?;
         let mut conn = app.pool.acquire().await?;

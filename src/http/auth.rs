@@ -230,6 +230,15 @@ pub fn read_token(app: &App, token: &str) -> Option<Person> {
     (app.source.now().timestamp() < exp).then_some(Person { subject: sub, role })
 }
 
+/// Who calls, before any operation has asked; `None` when nobody is known.
+pub fn caller_of(app: &App, request: &Request) -> Option<Caller> {
+    if let Some(token) = request.header("x-service-token") {
+        return is_one_of(&app.config.service_tokens, token).then_some(Caller::Service);
+    }
+    let token = request.header("authorization")?.strip_prefix("Bearer ")?;
+    read_token(app, token).map(Caller::Person)
+}
+
 /// Whether a text is one of the secrets, in a time that tells nothing: the
 /// digests are compared, all of them, so that lengths do not matter either.
 pub fn is_one_of(secrets: &[String], given: &str) -> bool {

@@ -116,7 +116,13 @@ impl<E: Endpoint> Endpoint for Surrounded<E> {
         let route = route.unwrap_or_else(|| "none".into());
         let status = response.status().as_u16();
         let seconds = began.elapsed().as_secs_f64();
-        log_answer(&context.request_id, method.as_str(), &route, status, seconds);
+        log_answer(
+            &context.request_id,
+            method.as_str(),
+            &route,
+            status,
+            seconds,
+        );
         metrics::histogram!("bitacora_http_request_seconds", "route" => route.to_string(), "status" => status.to_string())
             .record(seconds);
         Ok(response)

@@ -1,10 +1,12 @@
 //! Every error answer, in the one shape that the contract gives them
 //! (section 0): front-ends read `message` or `error`, programs read `code`.
 
+use std::sync::Arc;
+
 use poem::error::{MethodNotAllowedError, NotFoundError, SizedLimitError};
 use poem::http::StatusCode;
 use poem::middleware::PanicHandler;
-use poem::{IntoResponse, Response};
+use poem::{Endpoint, IntoResponse, PathPattern, Request, Response};
 use poem_openapi::error::{
     AuthorizationError, ContentTypeError, ParseParamError, ParsePathError, ParseRequestPayloadError,
 };
@@ -197,7 +199,11 @@ impl From<sqlx::Error> for Failure {
 /// (shutdown) pass, as connections that broke do.
 fn is_away(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
-    let passes = |code: &str| ["08", "53", "57P"].iter().any(|class| code.starts_with(class));
+    let passes = |code: &str| {
+        ["08", "53", "57P"]
+            .iter()
+            .any(|class| code.starts_with(class))
+    };
     match error {
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => true,
         _ => code.is_some_and(|code| passes(&code)),
@@ -233,11 +239,9 @@ pub async fn shaped<E: Endpoint>(endpoint: Arc<E>, request: Request) -> poem::Re
         Err(error) => {
             let route = error.data::<PathPattern>().cloned();
             let mut answer = into_response(error);
-            answer.extensions_mut().extend(route.map(|route| {
-                let mut data = poem::http::Extensions::new();
-                data.insert(route);
-                data
-            }).unwrap_or_default());
+            if let Some(route) = route {
+                answer.set_data(route);
+            }
             answer
         }
     })

@@ -289,7 +289,7 @@ impl Api {
             agent_id: params::text("agent_id", agent_id.0)?,
             batch_id: params::text("batch_id", batch_id.0)?,
             from: params::time("from", from.0.as_deref())?,
-            to: params::time("to", to.0.as_deref())?,
+            to: params::until("to", to.0.as_deref())?,
             q: params::text("q", q.0)?,
         };
         let after: Option<(DateTime<Utc>, String)> = reply::read_cursor(cursor.0.as_deref())?;
@@ -312,10 +312,6 @@ impl Api {
         path = "/api/interactions/:id",
         method = "get",
         operation_id = "get_interaction"
-    )]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one for each parameter of the operation"
     )]
     async fn get(
         &self,
@@ -368,9 +364,7 @@ impl Api {
         let none = || Failure::not_found("La interacción no tiene grabación");
         let id = params::id(id.0)?;
         let mut conn = app.pool.acquire().await?;
-        let interaction = interactions::get(&mut conn, &id)
-            .await?
-            .ok_or_else(none)?;
+        let interaction = interactions::get(&mut conn, &id).await?.ok_or_else(none)?;
         let call = projections::call_details::get(&mut conn, &interaction.id).await?;
         drop(conn);
         let delivery = call
@@ -550,9 +544,9 @@ fn show_call(
         summary_title: hide(call.summary_title),
         analysis: hide_json(Value::Object(call.analysis)),
         call_successful: call.call_successful,
-        termination_reason: call.termination_reason,
-        failure_reason: call.failure_reason,
-        error: call.error,
+        termination_reason: hide(call.termination_reason),
+        failure_reason: hide(call.failure_reason),
+        error: hide(call.error),
         language: call.language,
         cost_credits: call.cost_credits,
         agent_name: call.agent_name,

@@ -10,6 +10,7 @@ mod docs;
 mod documented_body;
 mod error;
 mod health;
+mod idempotency;
 mod interactions;
 mod ledger;
 mod params;
@@ -23,11 +24,13 @@ mod webhooks;
 use std::sync::Arc;
 
 use poem::endpoint::make;
-use poem::http::header;
+use poem::error::ReadBodyError;
+use poem::http::{Method, header};
 use poem::middleware::{AddData, CatchPanic, Cors};
-use poem::{Endpoint, EndpointExt, Route};
+use poem::{Endpoint, EndpointExt, IntoEndpoint, Route};
 use poem_openapi::{OpenApiService, Tags};
 
+use self::error::Failure;
 use crate::app::App;
 
 /// How the documentation groups the operations.
@@ -89,9 +92,13 @@ pub fn routes(app: Arc<App>) -> impl Endpoint {
     let api = service();
     let document = docs::document(&api);
     let routes = Route::new()
-        .at("/api/docs", docs::swagger_ui(&api))
-        .at("/api/openapi.json", docs::endpoint(document))
-        .nest("/", api);
+        .at("/api/docs", poem::get(docs::swagger_ui(&api)))
+        .at("/api/openapi.json", poem::get(docs::endpoint(document)))
+        .nest(
+            "/",
+            api.into_endpoint()
+                .with(idempotency::Idempotent(app.clone())),
+        );
     surround(routes, app)
 }
 
@@ -110,7 +117,7 @@ pub fn metrics_routes(app: Arc<App>) -> impl Endpoint {
         .with(AddData::new(app))
 }
 
-fn surround(routes: impl poem::IntoEndpoint<Endpoint: 'static>, app: Arc<App>) -> impl Endpoint {
+fn surround(routes: impl IntoEndpoint<Endpoint: 'static>, app: Arc<App>) -> impl Endpoint {
     let origins = app.config.cors_allowed_origins.clone();
     let context = context::Surround {
         source: app.source.clone(),
@@ -151,7 +158,11 @@ async fn within_limits<E: Endpoint>(
     endpoint: Arc<E>,
     mut request: poem::Request,
 ) -> poem::Result<E::Output> {
-    if !request.uri().path().starts_with("/webhook") && !request.is_body_empty() {
+    let has_body = !matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS
+    );
+    if has_body && !request.uri().path().starts_with("/webhook") {
         let read = request.take_body().into_bytes_limit(API_BODY_BYTES_MAX);
         let body = read.await.map_err(|error| match error {
             ReadBodyError::PayloadTooLarge => Failure::too_large(API_BODY_BYTES_MAX).into(),

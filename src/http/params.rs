@@ -22,6 +22,16 @@ pub fn time(name: &'static str, given: Option<&str>) -> Result<Option<DateTime<U
     }
 }
 
+/// Reads the end of a span of time, which belongs to it. Gives the first moment
+/// that PostgreSQL can tell from it, for readers that compare with "before".
+///
+/// # Errors
+/// 400 that names the parameter.
+pub fn until(name: &'static str, given: Option<&str>) -> Result<Option<DateTime<Utc>>, Failure> {
+    let next = |time: DateTime<Utc>| time + chrono::TimeDelta::microseconds(1);
+    Ok(time(name, given)?.map(next))
+}
+
 /// Reads one of a set of words.
 ///
 /// # Errors

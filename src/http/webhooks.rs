@@ -207,7 +207,10 @@ async fn take(
     request: &Request,
     body: WebhookBody,
 ) -> Result<Receipt, Failure> {
-    let target = request.original_uri().path_and_query().map_or("/", |target| target.as_str());
+    let target = request
+        .original_uri()
+        .path_and_query()
+        .map_or("/", |target| target.as_str());
     let headers = header_pairs(request.headers());
     let secrets = &app.config.provider_secrets;
     if let Err(rejection) = providers::may_be_authentic(webhook, secrets, &headers, target) {
@@ -223,14 +226,19 @@ async fn take(
         let (app, headers) = (app.clone(), request.headers().clone());
         let (target, body) = (target.to_owned(), body.clone());
         let work = move || examine(&app, webhook, &headers, &target, &body);
-        tokio::task::spawn_blocking(work).await.map_err(anyhow::Error::from)?
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(anyhow::Error::from)?
     };
     let (authentication, claim) = match examined {
         Ok(examined) => examined,
         Err(rejection) => return Err(reject(app, webhook, request, target, &rejection, body).await),
     };
     let delivery = delivery(app, webhook, request, target, authentication, body);
-    Ok(app.writer.append(Entry::Delivery(Box::new(delivery), claim)).await?)
+    Ok(app
+        .writer
+        .append(Entry::Delivery(Box::new(delivery), claim))
+        .await?)
 }
 
 /// By what a delivery is authentic, and what is to be made of it.
@@ -249,7 +257,9 @@ fn examine(
         received_at: app.source.now(),
     };
     let authentication = providers::authenticate(webhook, &app.config.provider_secrets, &signed)?;
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
     let Normalised { identity, outcome } =
         providers::normalise(webhook, body, content_type, &app.phone_index);
     let claim = match outcome {

@@ -48,7 +48,8 @@ pub fn send_fixture(app: &TestApp, name: &str, path: &str) -> reqwest::RequestBu
 }
 
 fn call(conversation: &str, event_timestamp: i64) -> Vec<u8> {
-    let mut body: Value = serde_json::from_slice(&fixture("elevenlabs/post_call_transcription.json")).unwrap();
+    let mut body: Value =
+        serde_json::from_slice(&fixture("elevenlabs/post_call_transcription.json")).unwrap();
     body["event_timestamp"] = event_timestamp.into();
     body["data"]["conversation_id"] = conversation.into();
     body["data"]["metadata"]["phone_call"]["call_sid"] = format!("CA{conversation}").into();
@@ -63,8 +64,16 @@ async fn every_fixture_is_taken_as_its_provider_signs_it() {
         assert_eq!(status, 200, "{name}: {body}");
     }
     let kept = app.count("select count(*) from deliveries").await;
-    assert_eq!(kept, i64::try_from(every_fixture().len()).unwrap(), "each is on the ledger, whatever its verdict");
-    assert_eq!(app.count("select count(*) from deliveries where verdict = 'rejected'").await, 0);
+    assert_eq!(
+        kept,
+        i64::try_from(every_fixture().len()).unwrap(),
+        "each is on the ledger, whatever its verdict"
+    );
+    assert_eq!(
+        app.count("select count(*) from deliveries where verdict = 'rejected'")
+            .await,
+        0
+    );
     app.settle().await;
     app.stop().await;
 }
@@ -81,8 +90,15 @@ async fn the_answer_tells_delivery_and_position_and_a_duplicate_tells_the_first_
     assert_eq!(again["delivery_id"], first["delivery_id"]);
     assert_eq!(again["position"], first["position"]);
     assert_eq!(app.count("select count(*) from events").await, 1);
-    let bodies: (i64, i64) = sqlx::query_as("select count(*), count(body) from deliveries").fetch_one(&app.pool).await.unwrap();
-    assert_eq!(bodies, (2, 1), "both requests are kept, the same bytes once");
+    let bodies: (i64, i64) = sqlx::query_as("select count(*), count(body) from deliveries")
+        .fetch_one(&app.pool)
+        .await
+        .unwrap();
+    assert_eq!(
+        bodies,
+        (2, 1),
+        "both requests are kept, the same bytes once"
+    );
     app.stop().await;
 }
 
@@ -90,7 +106,10 @@ async fn the_answer_tells_delivery_and_position_and_a_duplicate_tells_the_first_
 async fn fifty_copies_at_once_are_one_event() {
     let app = TestApp::start().await;
     for (body, path) in [
-        (fixture("elevenlabs/post_call_transcription.json"), "elevenlabs"),
+        (
+            fixture("elevenlabs/post_call_transcription.json"),
+            "elevenlabs",
+        ),
         (fixture("twilio/whatsapp.status.read.form"), "twilio"),
         (fixture("builderbot/message.incoming.json"), "builderbot"),
     ] {
@@ -104,11 +123,26 @@ async fn fifty_copies_at_once_are_one_event() {
             ok(request)
         });
         let answers = join_all(copies).await;
-        let accepted = answers.iter().filter(|answer| answer["status"] == "accepted").count();
-        let ids: std::collections::HashSet<_> = answers.iter().map(|answer| answer["delivery_id"].to_string()).collect();
+        let accepted = answers
+            .iter()
+            .filter(|answer| answer["status"] == "accepted")
+            .count();
+        let ids: std::collections::HashSet<_> = answers
+            .iter()
+            .map(|answer| answer["delivery_id"].to_string())
+            .collect();
         assert_eq!((accepted, ids.len()), (1, 1), "{path}");
-        assert!(answers.iter().all(|answer| answer["position"] == answers[0]["position"]), "{path}");
-        assert_eq!(app.count("select count(*) from events").await, before + 1, "{path}");
+        assert!(
+            answers
+                .iter()
+                .all(|answer| answer["position"] == answers[0]["position"]),
+            "{path}"
+        );
+        assert_eq!(
+            app.count("select count(*) from events").await,
+            before + 1,
+            "{path}"
+        );
     }
     app.stop().await;
 }
@@ -118,33 +152,116 @@ async fn fifty_copies_at_once_are_one_event() {
 async fn what_is_the_same_is_told_by_the_providers_own_ids() {
     let app = TestApp::start().await;
     let twilio = |path: &str, form: &str| app.twilio(path, form.to_owned());
-    let (status, voice, incoming) =
-        ("/webhooks/twilio/sms/status", "/webhooks/twilio/voice/status", "/webhook/twilio/incoming");
+    let (status, voice, incoming) = (
+        "/webhooks/twilio/sms/status",
+        "/webhooks/twilio/voice/status",
+        "/webhook/twilio/incoming",
+    );
     let base = "From=%2B14155550100&To=%2B5491133334444";
     let cases = [
         ("a first", app.elevenlabs(call("conv_a", 1)), "accepted"),
-        ("the same type, conversation and time", app.elevenlabs(call("conv_a", 1)), "duplicate"),
-        ("a later analysis", app.elevenlabs(call("conv_a", 2)), "accepted"),
-        ("another conversation", app.elevenlabs(call("conv_b", 1)), "accepted"),
-        ("a status", twilio(status, &format!("MessageSid=SM1&MessageStatus=sent&{base}")), "accepted"),
-        ("the same status", twilio(status, &format!("MessageSid=SM1&MessageStatus=sent&{base}&Extra=1")), "duplicate"),
-        ("the next status", twilio(status, &format!("MessageSid=SM1&MessageStatus=delivered&{base}")), "accepted"),
-        ("a failure", twilio(status, &format!("MessageSid=SM2&MessageStatus=failed&ErrorCode=30003&{base}")), "accepted"),
-        ("with another code", twilio(status, &format!("MessageSid=SM2&MessageStatus=failed&ErrorCode=30005&{base}")), "accepted"),
-        ("a call", twilio(voice, &format!("CallSid=CA1&CallStatus=ringing&SequenceNumber=1&{base}")), "accepted"),
-        ("the same call", twilio(voice, &format!("CallSid=CA1&CallStatus=ringing&SequenceNumber=1&{base}")), "duplicate"),
-        ("the next callback", twilio(voice, &format!("CallSid=CA1&CallStatus=completed&SequenceNumber=2&{base}")), "accepted"),
-        ("without a number", twilio(voice, &format!("CallSid=CA2&CallStatus=completed&{base}")), "accepted"),
-        ("without a number again", twilio(voice, &format!("CallSid=CA2&CallStatus=completed&{base}")), "duplicate"),
+        (
+            "the same type, conversation and time",
+            app.elevenlabs(call("conv_a", 1)),
+            "duplicate",
+        ),
+        (
+            "a later analysis",
+            app.elevenlabs(call("conv_a", 2)),
+            "accepted",
+        ),
+        (
+            "another conversation",
+            app.elevenlabs(call("conv_b", 1)),
+            "accepted",
+        ),
+        (
+            "a status",
+            twilio(status, &format!("MessageSid=SM1&MessageStatus=sent&{base}")),
+            "accepted",
+        ),
+        (
+            "the same status",
+            twilio(
+                status,
+                &format!("MessageSid=SM1&MessageStatus=sent&{base}&Extra=1"),
+            ),
+            "duplicate",
+        ),
+        (
+            "the next status",
+            twilio(
+                status,
+                &format!("MessageSid=SM1&MessageStatus=delivered&{base}"),
+            ),
+            "accepted",
+        ),
+        (
+            "a failure",
+            twilio(
+                status,
+                &format!("MessageSid=SM2&MessageStatus=failed&ErrorCode=30003&{base}"),
+            ),
+            "accepted",
+        ),
+        (
+            "with another code",
+            twilio(
+                status,
+                &format!("MessageSid=SM2&MessageStatus=failed&ErrorCode=30005&{base}"),
+            ),
+            "accepted",
+        ),
+        (
+            "a call",
+            twilio(
+                voice,
+                &format!("CallSid=CA1&CallStatus=ringing&SequenceNumber=1&{base}"),
+            ),
+            "accepted",
+        ),
+        (
+            "the same call",
+            twilio(
+                voice,
+                &format!("CallSid=CA1&CallStatus=ringing&SequenceNumber=1&{base}"),
+            ),
+            "duplicate",
+        ),
+        (
+            "the next callback",
+            twilio(
+                voice,
+                &format!("CallSid=CA1&CallStatus=completed&SequenceNumber=2&{base}"),
+            ),
+            "accepted",
+        ),
+        (
+            "without a number",
+            twilio(voice, &format!("CallSid=CA2&CallStatus=completed&{base}")),
+            "accepted",
+        ),
+        (
+            "without a number again",
+            twilio(voice, &format!("CallSid=CA2&CallStatus=completed&{base}")),
+            "duplicate",
+        ),
     ];
     for (what, request, expected) in cases {
         assert_eq!(ok(request).await["status"], expected, "{what}");
     }
     let inbound = format!("MessageSid=SM9&Body=hola&NumMedia=0&{base}");
     for _ in 0..2 {
-        assert_eq!(ok(twilio(incoming, &inbound)).await, crate::ingest::empty_twiml());
+        assert_eq!(
+            ok(twilio(incoming, &inbound)).await,
+            crate::ingest::empty_twiml()
+        );
     }
-    assert_eq!(app.count("select count(*) from events where aggregate_id = 'SM9'").await, 1);
+    assert_eq!(
+        app.count("select count(*) from events where aggregate_id = 'SM9'")
+            .await,
+        1
+    );
     app.stop().await;
 }
 
@@ -160,7 +277,11 @@ async fn the_same_words_after_ten_minutes_are_a_new_message() {
     app.clock.advance(chrono::Duration::seconds(599));
     assert_eq!(ok(hello()).await["status"], "duplicate");
     app.clock.advance(chrono::Duration::seconds(2));
-    assert_eq!(ok(hello()).await["status"], "accepted", "ten minutes after the first one");
+    assert_eq!(
+        ok(hello()).await["status"],
+        "accepted",
+        "ten minutes after the first one"
+    );
     app.settle().await;
     assert_eq!(app.count("select message_count from interactions").await, 2);
     app.stop().await;
@@ -170,7 +291,11 @@ async fn the_same_words_after_ten_minutes_are_a_new_message() {
 async fn twilio_inbound_gets_empty_twiml_in_every_authentic_case() {
     let app = TestApp::start().await;
     for path in ["/webhook/twilio/incoming", "/webhooks/twilio/incoming"] {
-        for body in [&b"MessageSid=SM1&From=%2B57300&Body=x"[..], b"", b"\xff\xfe not a form"] {
+        for body in [
+            &b"MessageSid=SM1&From=%2B57300&Body=x"[..],
+            b"",
+            b"\xff\xfe not a form",
+        ] {
             let response = app.twilio(path, body).send().await.unwrap();
             assert_eq!(response.status(), 200);
             assert_eq!(response.headers()["content-type"], "text/xml");
@@ -215,33 +340,82 @@ async fn who_is_authentic() {
     let signature = |at: i64| sign::elevenlabs(ELEVENLABS_SECRET, at, &body);
     let rows: Vec<(&str, Vec<(&str, String)>, u16)> = vec![
         ("nothing", vec![], 401),
-        ("the token", vec![("X-Webhook-Token", ELEVENLABS_TOKEN.into())], 200),
-        ("another provider's token", vec![("X-Webhook-Token", TWILIO_TOKEN.into())], 401),
-        ("an empty token", vec![("X-Webhook-Token", String::new())], 401),
-        ("a signature", vec![("ElevenLabs-Signature", signature(now))], 200),
-        ("29 minutes old", vec![("ElevenLabs-Signature", signature(now - 29 * 60))], 200),
-        ("31 minutes old", vec![("ElevenLabs-Signature", signature(now - 31 * 60))], 401),
-        ("6 minutes ahead", vec![("ElevenLabs-Signature", signature(now + 6 * 60))], 401),
-        ("another secret", vec![("ElevenLabs-Signature", sign::elevenlabs("other", now, &body))], 401),
-        ("no signature at all", vec![("ElevenLabs-Signature", "nonsense".into())], 401),
+        (
+            "the token",
+            vec![("X-Webhook-Token", ELEVENLABS_TOKEN.into())],
+            200,
+        ),
+        (
+            "another provider's token",
+            vec![("X-Webhook-Token", TWILIO_TOKEN.into())],
+            401,
+        ),
+        (
+            "an empty token",
+            vec![("X-Webhook-Token", String::new())],
+            401,
+        ),
+        (
+            "a signature",
+            vec![("ElevenLabs-Signature", signature(now))],
+            200,
+        ),
+        (
+            "29 minutes old",
+            vec![("ElevenLabs-Signature", signature(now - 29 * 60))],
+            200,
+        ),
+        (
+            "31 minutes old",
+            vec![("ElevenLabs-Signature", signature(now - 31 * 60))],
+            401,
+        ),
+        (
+            "6 minutes ahead",
+            vec![("ElevenLabs-Signature", signature(now + 6 * 60))],
+            401,
+        ),
+        (
+            "another secret",
+            vec![(
+                "ElevenLabs-Signature",
+                sign::elevenlabs("other", now, &body),
+            )],
+            401,
+        ),
+        (
+            "no signature at all",
+            vec![("ElevenLabs-Signature", "nonsense".into())],
+            401,
+        ),
         (
             "a wrong signature beside the right token",
             vec![
                 ("X-Webhook-Token", ELEVENLABS_TOKEN.into()),
-                ("ElevenLabs-Signature", sign::elevenlabs("other", now, &body)),
+                (
+                    "ElevenLabs-Signature",
+                    sign::elevenlabs("other", now, &body),
+                ),
             ],
             401,
         ),
     ];
     for (what, headers, expected) in rows {
-        let mut request = app.client.post(format!("{}/webhooks/elevenlabs/call", app.url)).body(body.clone());
+        let mut request = app
+            .client
+            .post(format!("{}/webhooks/elevenlabs/call", app.url))
+            .body(body.clone());
         for (name, value) in headers {
             request = request.header(name, value);
         }
         let (status, answer) = answer(request).await;
         assert_eq!(status, expected, "{what}: {answer}");
         if status == 401 {
-            assert_eq!((&answer["code"], &answer["error"]), (&json!("unauthorized"), &json!("Unauthorized")), "{what}");
+            assert_eq!(
+                (&answer["code"], &answer["error"]),
+                (&json!("unauthorized"), &json!("Unauthorized")),
+                "{what}"
+            );
         }
     }
     let builderbot = format!("{}/webhooks/builderbot/whatsapp", app.url);
@@ -250,7 +424,10 @@ async fn who_is_authentic() {
         (format!("{builderbot}?token={BUILDERBOT_TOKEN}"), 200),
         (format!("{builderbot}?token=wrong"), 401),
     ] {
-        let request = app.client.post(&url).body(fixture("builderbot/status.ready.json"));
+        let request = app
+            .client
+            .post(&url)
+            .body(fixture("builderbot/status.ready.json"));
         assert_eq!(answer(request).await.0, expected, "{url}");
     }
     app.stop().await;
@@ -258,8 +435,13 @@ async fn who_is_authentic() {
 
 #[tokio::test]
 async fn with_nothing_configured_nobody_is_authentic() {
-    let config = |config: &mut bitacora::config::Config| config.provider_secrets = Default::default();
-    let app = TestApp::with(Options { config, ..Options::default() }).await;
+    let config =
+        |config: &mut bitacora::config::Config| config.provider_secrets = Default::default();
+    let app = TestApp::with(Options {
+        config,
+        ..Options::default()
+    })
+    .await;
     for (name, path) in every_fixture() {
         let (status, _) = answer(send_fixture(&app, &name, path)).await;
         assert_eq!(status, 401, "{name}");
@@ -269,11 +451,22 @@ async fn with_nothing_configured_nobody_is_authentic() {
 
 #[tokio::test]
 async fn rejected_deliveries_are_kept_within_a_quota_without_secrets() {
-    let limits = Limits { rejected_per_hour_max: 3, ..Limits::default() };
-    let app = TestApp::with(Options { limits, ..Options::default() }).await;
+    let limits = Limits {
+        rejected_per_hour_max: 3,
+        ..Limits::default()
+    };
+    let app = TestApp::with(Options {
+        limits,
+        ..Options::default()
+    })
+    .await;
     let url = format!("{}/webhooks/builderbot/whatsapp?token=guess&x=1", app.url);
     for _ in 0..5 {
-        let request = app.client.post(&url).header("X-Webhook-Token", "a guess").header("X-Other", "kept");
+        let request = app
+            .client
+            .post(&url)
+            .header("X-Webhook-Token", "a guess")
+            .header("X-Other", "kept");
         let (status, _) = answer(request.body(vec![b'x'; 10_000])).await;
         assert_eq!(status, 401);
     }
@@ -288,11 +481,18 @@ async fn rejected_deliveries_are_kept_within_a_quota_without_secrets() {
         assert!(reason.starts_with("wrong_token"), "{reason}");
         assert_eq!((length, verdict.as_str()), (2048, "rejected"));
         assert_eq!(target, "/webhooks/builderbot/whatsapp?token=[removed]&x=1");
-        assert_eq!((&headers["x-webhook-token"], &headers["x-other"]), (&json!("[removed]"), &json!("kept")));
+        assert_eq!(
+            (&headers["x-webhook-token"], &headers["x-other"]),
+            (&json!("[removed]"), &json!("kept"))
+        );
     }
     app.clock.advance(chrono::Duration::minutes(61));
     assert_eq!(answer(app.client.post(&url)).await.0, 401);
-    assert_eq!(app.count("select count(*) from deliveries").await, 4, "the quota is one of each hour");
+    assert_eq!(
+        app.count("select count(*) from deliveries").await,
+        4,
+        "the quota is one of each hour"
+    );
     app.stop().await;
 }
 
@@ -311,7 +511,10 @@ async fn bodies_have_a_limit_of_their_provider() {
             _ => TWILIO_TOKEN,
         };
         for (size, expected) in [(limit, 200), (limit + 1, 413)] {
-            let request = app.client.post(format!("{}{path}", app.url)).header("X-Webhook-Token", token);
+            let request = app
+                .client
+                .post(format!("{}{path}", app.url))
+                .header("X-Webhook-Token", token);
             let (status, answer) = answer(request.body(vec![b' '; size])).await;
             assert_eq!(status, expected, "{path} {size}: {answer}");
         }
@@ -324,23 +527,36 @@ async fn a_recording_may_come_in_chunks() {
     let app = TestApp::start().await;
     let body = fixture("elevenlabs/post_call_audio.json");
     let signature = sign::elevenlabs(ELEVENLABS_SECRET, app.clock.now().timestamp(), &body);
-    let chunks: Vec<Result<Vec<u8>, std::io::Error>> = body.chunks(7).map(|chunk| Ok(chunk.to_vec())).collect();
+    let chunks: Vec<Result<Vec<u8>, std::io::Error>> =
+        body.chunks(7).map(|chunk| Ok(chunk.to_vec())).collect();
     let request = app
         .client
         .post(format!("{}/webhooks/elevenlabs/call", app.url))
         .header("ElevenLabs-Signature", signature)
-        .body(reqwest::Body::wrap_stream(futures_util::stream::iter(chunks)));
+        .body(reqwest::Body::wrap_stream(futures_util::stream::iter(
+            chunks,
+        )));
     assert_eq!(ok(request).await["status"], "accepted");
     app.stop().await;
 }
 
 #[tokio::test]
 async fn a_full_queue_answers_503_at_once_and_loses_nothing_it_took() {
-    let limits = Limits { queue_entries_max: 4, ..Limits::default() };
-    let app = TestApp::with(Options { limits, ..Options::default() }).await;
+    let limits = Limits {
+        queue_entries_max: 4,
+        ..Limits::default()
+    };
+    let app = TestApp::with(Options {
+        limits,
+        ..Options::default()
+    })
+    .await;
     // Whoever holds the ledger's lock holds up the writer.
     let mut holder = app.pool.begin().await.unwrap();
-    sqlx::query("select ledger_lock()").execute(&mut *holder).await.unwrap();
+    sqlx::query("select ledger_lock()")
+        .execute(&mut *holder)
+        .await
+        .unwrap();
     let requests = (0..20).map(|at| app.elevenlabs(call(&format!("conv_{at}"), 1)).send());
     let sent = tokio::spawn(join_all(requests));
     // At most one batch is in the writer's hands and four wait: others are refused.
@@ -352,12 +568,30 @@ async fn a_full_queue_answers_503_at_once_and_loses_nothing_it_took() {
     };
     waited.await;
     holder.rollback().await.unwrap();
-    let answers: Vec<_> = sent.await.unwrap().into_iter().map(Result::unwrap).collect();
-    let taken = answers.iter().filter(|answer| answer.status() == 200).count();
-    let refused: Vec<_> = answers.iter().filter(|answer| answer.status() == 503).collect();
+    let answers: Vec<_> = sent
+        .await
+        .unwrap()
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    let taken = answers
+        .iter()
+        .filter(|answer| answer.status() == 200)
+        .count();
+    let refused: Vec<_> = answers
+        .iter()
+        .filter(|answer| answer.status() == 503)
+        .collect();
     assert_eq!(taken + refused.len(), 20);
     assert!(refused.len() > refused_at_least, "{}", refused.len());
-    assert!(refused.iter().all(|answer| answer.headers().contains_key("retry-after")));
-    assert_eq!(app.count("select count(*) from events").await, i64::try_from(taken).unwrap());
+    assert!(
+        refused
+            .iter()
+            .all(|answer| answer.headers().contains_key("retry-after"))
+    );
+    assert_eq!(
+        app.count("select count(*) from events").await,
+        i64::try_from(taken).unwrap()
+    );
     app.stop().await;
 }

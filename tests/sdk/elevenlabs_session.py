@@ -59,12 +59,13 @@ def the_sdk_talks_with_the_agent(world):
     chat.session.send_user_message("¿Qué quedó de la llamada?")
     assert chat.hear(3).endswith("paga el viernes")
     conversation_id = chat.end()
-    world_sees = world.truth
-    eventually(
-        lambda: next(c for c in world_sees()["conversations"] if c["id"] == conversation_id)["status"]
-        in ("processing", "done"),
-        "the end of the conversation",
-    )
+
+    def is_over():
+        conversations = world.truth()["conversations"]
+        mine = next(c for c in conversations if c["id"] == conversation_id)
+        return mine["status"] in ("processing", "done")
+
+    eventually(is_over, "the end of the conversation")
     world.settle()
     raw = world.get(f"/v1/convai/conversations/{conversation_id}")
     GetConversationResponseModel.model_validate(raw)
@@ -141,17 +142,16 @@ def the_first_frame_is_checked(world):
     def first(frame):
         with connect(base) as socket:
             socket.send(json.dumps(frame))
-            return json.loads(socket.recv(timeout=10)), json.loads(socket.recv(timeout=10)) \
-                if frame.get("more") else None
+            return json.loads(socket.recv(timeout=10))
 
     begin = {"type": "conversation_initiation_client_data"}
     override = {"conversation_config_override": {"tts": {"voice_id": "x"}}}
-    error, _ = first({**begin, **override})
+    error = first({**begin, **override})
     assert error["error_event"]["error_type"] == "override_error", error
     greeting = {"conversation_config_override": {"agent": {"first_message": "Hola {{nadie}}"}}}
-    error, _ = first({**begin, **greeting})
+    error = first({**begin, **greeting})
     assert error["error_event"]["error_type"] == "missing_dynamic_variable", error
-    error, _ = first({"type": "user_message", "text": "hola"})
+    error = first({"type": "user_message", "text": "hola"})
     assert error["error_event"]["error_type"] == "invalid_message", error
     with connect(base) as socket:
         socket.send(json.dumps(begin))

@@ -121,7 +121,7 @@ impl Engine {
         let progress = self.fold_batch(projection).await;
         match &progress {
             Ok(Progress::Worked { .. }) => self.moved.send_replace(()),
-            Err(error) => self.record_error(name, "live", error).await,
+            Err(error) => self.record_error(projection, "live", error).await,
             Ok(_) => {}
         }
         progress.with_context(|| format!("projection {name}"))
@@ -183,40 +183,63 @@ impl Engine {
 
     async fn fold_batch(&self, projection: &dyn Projection) -> anyhow::Result<Progress> {
         let mut tx = self.pool.begin().await?;
-        let Some(live) = claim(&mut tx, projection).await? else {
-            return Ok(Progress::HeldElsewhere);
-        };
-        if live.version < projection.version() {
-            return Ok(Progress::NeedsRebuild);
+        let progress = fold_if_due(&mut tx, projection).await;
+        if let Ok(Progress::Worked { .. }) = progress {
+            tx.commit().await?;
+        } else {
+            // One that is only dropped is rolled back some time later, and the
+            // next turn would find its own lock. Where this fails too, the
+            // session is gone and the first error says why.
+            let rolled_back = tx.rollback().await;
+            if progress.is_ok() {
+                rolled_back?;
+            }
         }
-        if live.version > projection.version() {
-            return Ok(Progress::Superseded);
-        }
-        let head = feed::head(&mut tx).await?;
-        if head <= live.position {
-            return Ok(Progress::Idle);
-        }
-        let (events, position) = fold_next(&mut tx, projection, live.position, head).await?;
-        move_checkpoint(&mut tx, projection.name(), "live", position).await?;
-        tx.commit().await?;
-        Ok(Progress::Worked { events, position })
+        progress
     }
 
     /// Leaves word of why a projection stopped. The failure itself goes to the
     /// caller; that it could not be written down too is only worth a line.
-    async fn record_error(&self, name: &str, build: &str, error: &anyhow::Error) {
-        let sql = "update projection_checkpoints set error = $3, updated_at = now()
-                   where name = $1 and build = $2";
+    async fn record_error(&self, projection: &dyn Projection, build: &str, error: &anyhow::Error) {
+        // The first start may have failed before there was a checkpoint.
+        let sql = "insert into projection_checkpoints (name, build, version, error)
+                   values ($1, $2, $3, $4)
+                   on conflict (name, build) do update set error = excluded.error, updated_at = now()";
         let written = sqlx::query(sql)
-            .bind(name)
+            .bind(projection.name())
             .bind(build)
+            .bind(projection.version())
             .bind(format!("{error:#}"))
             .execute(&self.pool)
             .await;
         if let Err(error) = written {
+            let name = projection.name();
             tracing::warn!(projection = name, %error, "could not record why the projection stopped");
         }
     }
+}
+
+/// A turn, within its transaction.
+async fn fold_if_due(
+    conn: &mut PgConnection,
+    projection: &dyn Projection,
+) -> anyhow::Result<Progress> {
+    let Some(live) = claim(conn, projection).await? else {
+        return Ok(Progress::HeldElsewhere);
+    };
+    if live.version < projection.version() {
+        return Ok(Progress::NeedsRebuild);
+    }
+    if live.version > projection.version() {
+        return Ok(Progress::Superseded);
+    }
+    let head = feed::head(conn).await?;
+    if head <= live.position {
+        return Ok(Progress::Idle);
+    }
+    let (events, position) = fold_next(conn, projection, live.position, head).await?;
+    move_checkpoint(conn, projection.name(), "live", position).await?;
+    Ok(Progress::Worked { events, position })
 }
 
 /// Locks the live checkpoint, making it at the first start. `None` when another

@@ -14,14 +14,14 @@ use sqlx::{Connection, FromRow, PgConnection};
 use super::{Checkpoint, Engine, Projection, fold_next, move_checkpoint};
 use crate::feed;
 
-/// How long the swap waits for readers, each time it tries. Less than
-/// PostgreSQL's `deadlock_timeout` (1 s), so that in a deadlock it is always
-/// the swap that gives way, never a reader.
-const SWAP_LOCK_TIMEOUT: &str = "500ms";
-/// How often the swap is tried.
-const SWAP_TRIES: u32 = 60;
+/// How long the swap waits for readers, each time it tries; new readers wait
+/// behind it for as long. Far less than PostgreSQL's `deadlock_timeout` (1 s),
+/// so that in a deadlock it is always the swap that gives way.
+const SWAP_LOCK_TIMEOUT: &str = "100ms";
 /// How long readers are left alone between two tries.
-const SWAP_PAUSE: Duration = Duration::from_millis(250);
+const SWAP_PAUSE: Duration = Duration::from_millis(400);
+/// How often the swap is tried: for about two minutes.
+const SWAP_TRIES: u32 = 240;
 /// The first half of the advisory lock's key; the ledger's is 4242.
 const ADVISORY_LOCK_CLASS: i32 = 4243;
 
@@ -76,7 +76,7 @@ impl Engine {
         let sql = "select p.name from unnest($1::text[], $2::int[]) as p (name, version)
                    where exists (select from projection_checkpoints c where c.name = p.name
                        and (c.build = 'live' and c.version < p.version
-                            or c.build = 'rebuild' and c.error is null))";
+                            or c.build = 'rebuild' and c.version <= p.version and c.error is null))";
         let due: Vec<String> = sqlx::query_scalar(sql)
             .bind(names)
             .bind(versions)
@@ -125,11 +125,11 @@ impl Engine {
         }
         let rebuilt = rebuild(&mut conn, projection, report).await;
         // First of all: a transaction that failed half-way is rolled back only
-        // with it, and until then holds the row that the error goes to.
-        let closed = conn.close().await;
+        // by this, and until then holds the row that the error goes to.
+        let released = release(conn).await;
         match &rebuilt {
-            Ok(_) => closed?,
-            Err(error) => self.record_error(name, "rebuild", error).await,
+            Ok(_) => released?,
+            Err(error) => self.record_error(projection, "rebuild", error).await,
         }
         self.moved.send_replace(());
         rebuilt.with_context(|| format!("rebuilding projection {name}"))
@@ -142,6 +142,15 @@ async fn lock_rebuild(conn: &mut PgConnection, name: &str) -> anyhow::Result<boo
     let sql = "select pg_try_advisory_lock($1, hashtext($2))";
     let locked = sqlx::query_scalar(sql).bind(ADVISORY_LOCK_CLASS).bind(name);
     Ok(locked.fetch_one(conn).await?)
+}
+
+/// Not left to the end of the session, which the server notices in its own
+/// time: whoever comes next must not find the lock of one who has gone.
+async fn release(mut conn: PgConnection) -> sqlx::Result<()> {
+    sqlx::query("select pg_advisory_unlock_all()")
+        .execute(&mut conn)
+        .await?;
+    conn.close().await
 }
 
 async fn rebuild(
@@ -159,13 +168,14 @@ async fn rebuild(
         .execute(&mut *conn)
         .await?;
     catch_up(conn, projection, report).await?;
+    let mut differences = None;
     for _ in 1..SWAP_TRIES {
-        match swap(conn, projection, &schema).await {
+        match try_swap(conn, projection, &schema, &mut differences).await {
             Err(error) if is_lock_timeout(&error) => tokio::time::sleep(SWAP_PAUSE).await,
             done => return done,
         }
     }
-    swap(conn, projection, &schema).await
+    try_swap(conn, projection, &schema, &mut differences).await
 }
 
 async fn is_superseded(
@@ -275,6 +285,22 @@ async fn catch_up(
     }
 }
 
+async fn try_swap(
+    conn: &mut PgConnection,
+    projection: &dyn Projection,
+    schema: &str,
+    differences: &mut Option<Vec<Difference>>,
+) -> anyhow::Result<Rebuild> {
+    let mut tx = conn.begin().await?;
+    let swapped = swap(&mut tx, projection, schema, differences).await;
+    match swapped {
+        Ok(_) => tx.commit().await?,
+        // At once, not when it is dropped: readers wait for its locks.
+        Err(_) => tx.rollback().await?,
+    }
+    swapped
+}
+
 /// Folds what is left and puts the new tables in the place of the old ones.
 ///
 /// The order of locks is that of [`Engine::run_once`]: checkpoint, then
@@ -283,26 +309,21 @@ async fn swap(
     conn: &mut PgConnection,
     projection: &dyn Projection,
     schema: &str,
+    differences: &mut Option<Vec<Difference>>,
 ) -> anyhow::Result<Rebuild> {
-    let mut tx = conn.begin().await?;
-    run(
-        &mut tx,
-        &format!("set local lock_timeout = '{SWAP_LOCK_TIMEOUT}'"),
-    )
-    .await?;
-    ensure_live(&mut tx, projection).await?;
-    let live = checkpoint(&mut tx, projection, "live").await?;
-    let rebuilt = checkpoint(&mut tx, projection, "rebuild").await?;
+    ensure_live(conn, projection).await?;
+    let live = checkpoint(conn, projection, "live").await?;
+    let rebuilt = checkpoint(conn, projection, "rebuild").await?;
     if live.version > projection.version() {
         return Ok(Rebuild::Superseded);
     }
     let position = live.position.max(rebuilt.position);
-    fold_up_to(&mut tx, projection, rebuilt.position, position).await?;
-    let differences = match live.position == position && live.version == rebuilt.version {
-        true => Some(differences(&mut tx, projection, schema).await?),
-        false => None,
-    };
-    replace_tables(&mut tx, projection, schema).await?;
+    fold_up_to(conn, projection, rebuilt.position, position).await?;
+    let comparable = live.position == position && live.version == rebuilt.version;
+    if comparable && differences.is_none() {
+        *differences = Some(compare(conn, projection, schema).await?);
+    }
+    replace_tables(conn, projection, schema).await?;
     let sql = "update public.projection_checkpoints
                set version = $2, position = $3, error = null, updated_at = now()
                where name = $1 and build = 'live'";
@@ -310,17 +331,16 @@ async fn swap(
         .bind(projection.name())
         .bind(rebuilt.version)
         .bind(position)
-        .execute(&mut *tx)
+        .execute(&mut *conn)
         .await?;
     let sql = "delete from public.projection_checkpoints where name = $1 and build = 'rebuild'";
     sqlx::query(sql)
         .bind(projection.name())
-        .execute(&mut *tx)
+        .execute(conn)
         .await?;
-    tx.commit().await?;
     Ok(Rebuild::Done {
         position,
-        differences,
+        differences: differences.clone(),
     })
 }
 
@@ -337,7 +357,7 @@ async fn fold_up_to(
 }
 
 /// Compares the two builds row by row, as text: `json` knows no equality.
-async fn differences(
+async fn compare(
     conn: &mut PgConnection,
     projection: &dyn Projection,
     schema: &str,
@@ -369,8 +389,13 @@ async fn replace_tables(
         .iter()
         .map(|table| format!("public.{table}"))
         .collect();
-    // All readers out before the first table goes.
     let live = live.join(", ");
+    // All readers out before the first table goes.
+    run(
+        conn,
+        &format!("set local lock_timeout = '{SWAP_LOCK_TIMEOUT}'"),
+    )
+    .await?;
     run(conn, &format!("lock table {live} in access exclusive mode")).await?;
     run(conn, &format!("drop table {live}")).await?;
     for table in projection.tables() {

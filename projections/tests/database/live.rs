@@ -146,7 +146,7 @@ async fn one_replica_leads_and_the_others_go_on() {
         engine.run_once(NAME).await.unwrap(),
         Progress::HeldElsewhere
     );
-    drop(leader);
+    leader.rollback().await.unwrap();
     assert_eq!(engine.run_once(NAME).await.unwrap(), Progress::Idle);
 }
 
@@ -195,7 +195,7 @@ async fn a_text_with_nul_or_without_end_is_stored_and_searched() {
     append(
         &database.pool,
         &[
-            received(CLIENT, Some("SM\01"), "con\0nul", 1),
+            received(CLIENT, Some("SM\u{0}1"), "con\u{0}nul", 1),
             received(CLIENT, Some(&"x".repeat(9_000)), &endless, 2),
             received(CLIENT, Some("SM3"), &urls, 3),
             received(CLIENT, Some("SM4"), &"é".repeat(3_000_000), 4),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use projections::engine::{Difference, Rebuild};
 use projections::{Progress, interactions};
@@ -80,6 +81,44 @@ async fn a_rebuild_disturbs_neither_those_who_write_nor_those_who_read() {
         (Some(vec![]), head(&database.pool).await)
     );
     assert_eq!(dump(&database.pool).await, live);
+}
+
+#[tokio::test]
+async fn a_long_reader_delays_the_swap_and_nobody_else() {
+    let database = Database::create().await;
+    let engine = database.engine();
+    append(&database.pool, &whole_call(1)).await;
+    engine.settle().await.unwrap();
+    let mut long = database.pool.begin().await.unwrap();
+    sqlx::query("select from call_details")
+        .execute(&mut *long)
+        .await
+        .unwrap();
+
+    let meanwhile = async {
+        for n in 2..12 {
+            append(&database.pool, &whole_call(n)).await;
+            engine.run_once(NAME).await.unwrap();
+            let mut conn = database.pool.acquire().await.unwrap();
+            let begun = Instant::now();
+            interactions::detail(&mut conn, "conv_1")
+                .await
+                .unwrap()
+                .unwrap();
+            // Three tables, and at each it may wait behind the swap once.
+            assert!(
+                begun.elapsed() < Duration::from_millis(900),
+                "{:?}",
+                begun.elapsed()
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        long.commit().await.unwrap();
+    };
+    let (rebuilt, ()) = tokio::join!(engine.rebuild(NAME, |_| ()), meanwhile);
+    assert!(matches!(rebuilt.unwrap(), Rebuild::Done { .. }));
+    engine.settle().await.unwrap();
+    assert_eq!(count(&database.pool, NAME).await, 11);
 }
 
 #[tokio::test]

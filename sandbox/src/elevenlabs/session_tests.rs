@@ -48,11 +48,12 @@ fn says(text: &str) -> String {
 
 /// The frames among the acts.
 fn frames(acts: &[Act]) -> Vec<&Value> {
-    let frame = |act| match act {
-        &Act::Send(ref frame) => Some(frame),
-        _ => None,
-    };
-    acts.iter().filter_map(frame).collect()
+    acts.iter()
+        .filter_map(|act| match act {
+            Act::Send(frame) => Some(frame),
+            _ => None,
+        })
+        .collect()
 }
 
 /// The error type and the close code of acts that end a session.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::is_whatsapp;
+use super::{errors, is_whatsapp};
 use crate::{stamps::rfc2822, truth::MessageTruth};
 
 /// Where a message stands.
@@ -87,7 +87,7 @@ impl Message {
             "date_updated": rfc2822(self.updated_unix),
             "direction": if self.inbound { "inbound" } else { "outbound-api" },
             "error_code": self.error_code(),
-            "error_message": null,
+            "error_message": self.error_code().and_then(errors::words),
             // With a messaging service the sender is not known before it is chosen.
             "from": (self.status != Status::Accepted).then_some(&self.from),
             "messaging_service_sid": self.messaging_service_sid,

@@ -1,6 +1,10 @@
 //! The other side of the sandbox: a service that takes webhooks, and asks for things.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "this is test code, although no test itself"
+)]
 
 use std::sync::{Arc, Mutex};
 

@@ -67,7 +67,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { database_url: None, limits: Limits::default(), config: |_| {}, seed: 1 }
+        Self {
+            database_url: None,
+            limits: Limits::default(),
+            config: |_| {},
+            seed: 1,
+        }
     }
 }
 
@@ -89,9 +94,17 @@ impl TestApp {
         };
         let mut config = config();
         (options.config)(&mut config);
-        let running = serve::start(config, pool.clone(), source, metrics(), options.limits).await.unwrap();
+        let running = serve::start(config, pool.clone(), source, metrics(), options.limits)
+            .await
+            .unwrap();
         let url = format!("http://{}", running.address);
-        Self { url, pool, clock, running: Some(running), client: reqwest::Client::new() }
+        Self {
+            url,
+            pool,
+            clock,
+            running: Some(running),
+            client: reqwest::Client::new(),
+        }
     }
 
     pub fn app(&self) -> &bitacora::app::App {
@@ -100,10 +113,22 @@ impl TestApp {
 
     /// Waits until every read model shows the whole ledger.
     pub async fn settle(&self) {
-        let head: i64 = sqlx::query_scalar("select coalesce(max(position), 0) from events").fetch_one(&self.pool).await.unwrap();
+        let head: i64 = sqlx::query_scalar("select coalesce(max(position), 0) from events")
+            .fetch_one(&self.pool)
+            .await
+            .unwrap();
         let names: Vec<&str> = self.app().engine.names().collect();
-        let settled = self.app().engine.wait_for(&names, head, Duration::from_secs(30)).await.unwrap();
-        assert!(settled, "the read models did not catch up; {:?}", self.app().engine.statuses().await);
+        let settled = self
+            .app()
+            .engine
+            .wait_for(&names, head, Duration::from_secs(30))
+            .await
+            .unwrap();
+        assert!(
+            settled,
+            "the read models did not catch up; {:?}",
+            self.app().engine.statuses().await
+        );
     }
 
     pub async fn stop(mut self) {
@@ -137,7 +162,10 @@ impl TestApp {
     /// A webhook of builderbot, with its token.
     pub fn builderbot(&self, body: impl Into<Vec<u8>>) -> RequestBuilder {
         self.client
-            .post(format!("{}/webhooks/builderbot/whatsapp?token={BUILDERBOT_TOKEN}", self.url))
+            .post(format!(
+                "{}/webhooks/builderbot/whatsapp?token={BUILDERBOT_TOKEN}",
+                self.url
+            ))
             .header("content-type", "application/json")
             .body(body.into())
     }
@@ -149,7 +177,8 @@ impl TestApp {
     }
 
     pub fn post_as(&self, role: &str, path: &str, body: &Value) -> RequestBuilder {
-        self.credential(self.client.post(format!("{}{path}", self.url)), role).json(body)
+        self.credential(self.client.post(format!("{}{path}", self.url)), role)
+            .json(body)
     }
 
     fn credential(&self, request: RequestBuilder, role: &str) -> RequestBuilder {
@@ -196,7 +225,10 @@ pub async fn answer(request: RequestBuilder) -> (u16, Value) {
     let response: Response = request.send().await.unwrap();
     let status = response.status().as_u16();
     let body = response.text().await.unwrap();
-    (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
+    (
+        status,
+        serde_json::from_str(&body).unwrap_or(Value::String(body)),
+    )
 }
 
 pub fn config() -> Config {
@@ -225,5 +257,7 @@ pub fn config() -> Config {
 /// One recorder for the process: the metrics of all tests together.
 fn metrics() -> PrometheusHandle {
     static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
-    METRICS.get_or_init(|| telemetry::start_metrics().unwrap()).clone()
+    METRICS
+        .get_or_init(|| telemetry::start_metrics().unwrap())
+        .clone()
 }

@@ -2,7 +2,6 @@
 
 pub mod app;
 pub mod postgres;
-pub mod program;
 pub mod sign;
 
 pub use app::TestApp;

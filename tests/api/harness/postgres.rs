@@ -25,15 +25,24 @@ const TEMPLATE: &str = "bitacora_template";
 /// The address of a new database with this version's tables.
 pub async fn fresh_database() -> String {
     let server = server();
-    let name = format!("test_{}_{}", std::process::id(), DATABASES.fetch_add(1, Ordering::Relaxed));
+    let name = format!(
+        "test_{}_{}",
+        std::process::id(),
+        DATABASES.fetch_add(1, Ordering::Relaxed)
+    );
     let mut conn = PgConnection::connect(&server.superuser_url).await.unwrap();
-    sqlx::query(&format!("create database {name} template {TEMPLATE}")).execute(&mut conn).await.unwrap();
+    sqlx::query(&format!("create database {name} template {TEMPLATE}"))
+        .execute(&mut conn)
+        .await
+        .unwrap();
     at(&server.superuser_url, &name)
 }
 
 /// A connection that may do everything on the tests' server.
 pub async fn superuser() -> PgConnection {
-    PgConnection::connect(&server().superuser_url).await.unwrap()
+    PgConnection::connect(&server().superuser_url)
+        .await
+        .unwrap()
 }
 
 /// The address of another database of the same server.
@@ -46,29 +55,50 @@ fn server() -> &'static Server {
     // tests use.
     SERVER.get_or_init(|| {
         let start = || tokio::runtime::Runtime::new().unwrap().block_on(start());
-        std::thread::spawn(start).join().expect("PostgreSQL for the tests did not start")
+        std::thread::spawn(start)
+            .join()
+            .expect("PostgreSQL for the tests did not start")
     })
 }
 
 async fn start() -> Server {
     let server = match std::env::var("TEST_DATABASE_URL") {
-        Ok(superuser_url) => Server { superuser_url, _until_we_end: None },
+        Ok(superuser_url) => Server {
+            superuser_url,
+            _until_we_end: None,
+        },
         Err(_) => throw_away_server().await,
     };
-    let mut conn = PgConnection::connect(&server.superuser_url).await.expect("no PostgreSQL at TEST_DATABASE_URL");
-    sqlx::query(&format!("drop database if exists {TEMPLATE}")).execute(&mut conn).await.unwrap();
-    sqlx::query(&format!("create database {TEMPLATE}")).execute(&mut conn).await.unwrap();
-    let pool = sqlx::PgPool::connect(&at(&server.superuser_url, TEMPLATE)).await.unwrap();
+    let mut conn = PgConnection::connect(&server.superuser_url)
+        .await
+        .expect("no PostgreSQL at TEST_DATABASE_URL");
+    sqlx::query(&format!("drop database if exists {TEMPLATE}"))
+        .execute(&mut conn)
+        .await
+        .unwrap();
+    sqlx::query(&format!("create database {TEMPLATE}"))
+        .execute(&mut conn)
+        .await
+        .unwrap();
+    let pool = sqlx::PgPool::connect(&at(&server.superuser_url, TEMPLATE))
+        .await
+        .unwrap();
     bitacora::ledger::migrate(&pool).await.unwrap();
     pool.close().await;
     server
 }
 
 async fn throw_away_server() -> Server {
-    let dir = tempfile::Builder::new().prefix("bitacora-test-").tempdir().unwrap().keep();
+    let dir = tempfile::Builder::new()
+        .prefix("bitacora-test-")
+        .tempdir()
+        .unwrap()
+        .keep();
     // The server may run as another user than we do.
     std::fs::set_permissions(&dir, Permissions::from_mode(0o755)).unwrap();
-    let server = LocalPostgres::start(&dir, "test".to_owned(), Durability::ThrowAway).await.unwrap();
+    let server = LocalPostgres::start(&dir, "test".to_owned(), Durability::ThrowAway)
+        .await
+        .unwrap();
     let pid = server.process_id().unwrap().to_string();
     let stop = "trap '' INT TERM HUP; cat > /dev/null; kill -QUIT \"$1\"; \
                 while kill -0 \"$1\" 2> /dev/null; do sleep 0.1; done; rm -rf \"$2\" \"$3\"";
@@ -81,5 +111,8 @@ async fn throw_away_server() -> Server {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    Server { superuser_url: server.superuser_url(), _until_we_end: watcher.stdin.take() }
+    Server {
+        superuser_url: server.superuser_url(),
+        _until_we_end: watcher.stdin.take(),
+    }
 }

@@ -11,7 +11,10 @@ pub fn elevenlabs(secret: &str, unix_secs: i64, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     mac.update(format!("{unix_secs}.").as_bytes());
     mac.update(body);
-    format!("t={unix_secs},v0={}", hex::encode(mac.finalize().into_bytes()))
+    format!(
+        "t={unix_secs},v0={}",
+        hex::encode(mac.finalize().into_bytes())
+    )
 }
 
 /// The value of `X-Twilio-Signature` for a form without repeated names.
