@@ -14,3 +14,4 @@ mod harness;
 mod errors;
 mod ingest;
 mod interactions;
+mod openapi;
