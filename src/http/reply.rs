@@ -84,7 +84,8 @@ pub fn limit(given: Option<i64>) -> Result<i64, Failure> {
 /// # Errors
 /// 400 when it is not one.
 pub fn read_cursor<C: DeserializeOwned>(given: Option<&str>) -> Result<Option<C>, Failure> {
-    let Some(given) = given.filter(|cursor| !cursor.is_empty()) else {
+    // Not `cursor.is_empty()`, which would be that of poem-openapi's `Type`.
+    let Some(given) = given.filter(|cursor| !str::is_empty(cursor)) else {
         return Ok(None);
     };
     // PostgreSQL cannot hold NUL, so no cursor of ours does.
