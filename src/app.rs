@@ -16,6 +16,7 @@ use crate::accounts::Accounts;
 use crate::clock;
 use crate::config::Config;
 use crate::ledger::{self, Store, Writer};
+use crate::providers::elevenlabs::client;
 
 /// How long to wait for a connection before a request is answered 503.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -32,6 +33,10 @@ pub struct App {
     pub writer: Writer,
     /// People and their passwords.
     pub accounts: Accounts,
+    /// Decisions go in here.
+    pub store: Store,
+    /// What we ask of ElevenLabs.
+    pub elevenlabs: client::Client,
     /// The read models.
     pub engine: Engine,
     /// The one way to look up a phone.
@@ -52,7 +57,7 @@ impl App {
     /// Puts an application together on a migrated database.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database does not answer, or a provider's client cannot be made.
     pub async fn new(
         config: Config,
         pool: PgPool,
@@ -67,9 +72,16 @@ impl App {
         let phone_index = ledger::phone_index(&pool, &fresh_key).await?;
         let store = Store::new(pool.clone());
         Ok(Arc::new(Self {
-            accounts: Accounts::new(pool.clone(), store, phone_index.clone(), source.clone()),
+            elevenlabs: client::Client::new(&config.elevenlabs, source.clone())?,
+            accounts: Accounts::new(
+                pool.clone(),
+                store.clone(),
+                phone_index.clone(),
+                source.clone(),
+            ),
             engine: Engine::new(pool.clone(), projections::all(&phone_index)),
             started_at: source.now(),
+            store,
             config,
             pool,
             writer,

@@ -6,11 +6,13 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
 
 use crate::providers;
+use crate::providers::elevenlabs::client;
 
 /// What the operator may set. Flags win over the environment, the environment
 /// over a `.env` file in the working directory.
@@ -63,6 +65,34 @@ pub struct ServeSettings {
     /// Secret under which ElevenLabs signs webhooks (`wsec_…`).
     #[arg(long, env = "ELEVENLABS_WEBHOOK_SECRET", hide_env_values = true)]
     pub elevenlabs_webhook_secret: Option<SecretList>,
+
+    /// Key of ElevenLabs' API. Without one no calls can be made.
+    #[arg(long, env = "ELEVENLABS_API_KEY", hide_env_values = true)]
+    pub elevenlabs_api_key: Option<SecretList>,
+
+    /// Address of ElevenLabs' API, without a path.
+    #[arg(long, env = "ELEVENLABS_BASE_URL", default_value = client::DEFAULT_BASE_URL)]
+    pub elevenlabs_base_url: String,
+
+    /// Seconds between two looks at batches that are being called.
+    #[arg(long, env = "BATCH_POLL_SECONDS", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub batch_poll_seconds: u64,
+
+    /// Seconds between two searches for calls whose webhook never came.
+    #[arg(long, env = "RECONCILE_SECONDS", default_value_t = 300,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub reconcile_seconds: u64,
+
+    /// Seconds that a webhook may be late after the end of its call before it
+    /// counts as missing.
+    #[arg(long, env = "RECONCILE_GRACE_SECONDS", default_value_t = 120,
+          value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub reconcile_grace_seconds: u64,
+
+    /// Where "today" is, by its name in the IANA database.
+    #[arg(long, env = "TIMEZONE", default_value = "America/Bogota")]
+    pub timezone: String,
 
     /// Token that builderbot's webhooks bring.
     #[arg(long, env = "BUILDERBOT_WEBHOOK_TOKEN", hide_env_values = true)]
@@ -160,6 +190,16 @@ pub struct Config {
     pub public_url: String,
     /// What providers' webhooks are told by.
     pub provider_secrets: providers::Secrets,
+    /// Where ElevenLabs' API is and how it knows us.
+    pub elevenlabs: client::Settings,
+    /// Time between two looks at batches that are being called.
+    pub batch_poll: Duration,
+    /// Time between two searches for calls whose webhook never came.
+    pub reconcile_every: Duration,
+    /// How late a webhook may be before it counts as missing.
+    pub reconcile_grace: Duration,
+    /// Where "today" is.
+    pub timezone: chrono_tz::Tz,
     /// Tokens of our other services.
     pub service_tokens: Vec<String>,
     /// Secrets of login tokens; the first signs.
@@ -203,6 +243,11 @@ impl Config {
             listen: SocketAddr::new(settings.host, port),
             public_url: public_url(settings.public_url.as_deref(), port)?,
             provider_secrets: provider_secrets(settings),
+            elevenlabs: elevenlabs(settings)?,
+            batch_poll: Duration::from_secs(settings.batch_poll_seconds),
+            reconcile_every: Duration::from_secs(settings.reconcile_seconds),
+            reconcile_grace: Duration::from_secs(settings.reconcile_grace_seconds),
+            timezone: timezone(&settings.timezone)?,
             service_tokens: required(&settings.microservice_token, "MICROSERVICE_TOKEN")?,
             jwt_secrets,
             mask_phone_numbers: settings.pii_masking_enabled,
@@ -239,6 +284,39 @@ fn provider_secrets(settings: &ServeSettings) -> providers::Secrets {
         builderbot: of(&settings.builderbot_webhook_token, &None),
         twilio: of(&settings.twilio_webhook_token, &settings.twilio_auth_token),
     }
+}
+
+fn elevenlabs(settings: &ServeSettings) -> anyhow::Result<client::Settings> {
+    let given = &settings.elevenlabs_base_url;
+    let given = if given.is_empty() {
+        client::DEFAULT_BASE_URL
+    } else {
+        given
+    };
+    let url: reqwest::Url = given.parse().context("ELEVENLABS_BASE_URL is no URL")?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        bail!("ELEVENLABS_BASE_URL must be like https://api.elevenlabs.io, not {given:?}");
+    }
+    let keys = secrets(&settings.elevenlabs_api_key);
+    if keys
+        .iter()
+        .any(|key| key.bytes().any(|byte| !byte.is_ascii_graphic()))
+    {
+        bail!("ELEVENLABS_API_KEY holds characters that no key has");
+    }
+    Ok(client::Settings {
+        base_url: url,
+        api_key: keys.into_iter().next(),
+        policy: providers::http::Policy::default(),
+    })
+}
+
+fn timezone(given: &str) -> anyhow::Result<chrono_tz::Tz> {
+    given.parse().map_err(|_| {
+        anyhow::anyhow!(
+            "TIMEZONE must be a name of the IANA database like America/Bogota, not {given:?}"
+        )
+    })
 }
 
 fn public_url(given: Option<&str>, port: u16) -> anyhow::Result<String> {

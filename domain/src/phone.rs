@@ -13,6 +13,8 @@ use sha2::Sha256;
 const E164_DIGITS_MIN: usize = 7;
 /// Most digits that E.164 allows, country code included.
 const E164_DIGITS_MAX: usize = 15;
+/// Most digits in a number as people write it: `0057…` is two more.
+const WRITTEN_DIGITS_MAX: usize = E164_DIGITS_MAX + 3;
 /// How many of the last digits a masked number still shows.
 const SHOWN_DIGITS: usize = 4;
 
@@ -50,6 +52,31 @@ impl PhoneNumber {
             .ok_or(InvalidPhone)
     }
 
+    /// Reads a number as people write it, with whatever between the digits;
+    /// without a country code it is one of the country of `prefix` (`+57`).
+    /// Unlike [`Self::parse`], only what that country's plan allows is taken.
+    ///
+    /// # Errors
+    /// [`InvalidPhone`] when it cannot be called.
+    pub fn national(raw: &str, prefix: &str) -> Result<Self, InvalidPhone> {
+        let (digits, international) = written_digits(raw).ok_or(InvalidPhone)?;
+        let code = prefix.trim().trim_start_matches('+');
+        let national = digits.trim_start_matches('0');
+        let candidates = match international {
+            true => [digits.clone(), String::new()],
+            // As of the country first: its numbers may begin like its code.
+            false => [
+                format!("{code}{national}"),
+                match digits.starts_with(code) {
+                    true => digits.clone(),
+                    false => String::new(),
+                },
+            ],
+        };
+        let mut numbers = candidates.iter().filter_map(|e164| callable(e164));
+        numbers.next().ok_or(InvalidPhone)
+    }
+
     /// The number with its `+`.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -59,6 +86,39 @@ impl PhoneNumber {
     pub fn digits(&self) -> &str {
         &self.0[1..]
     }
+}
+
+/// The digits of a number as people write it, and whether it has its country
+/// code. `None` where there is anything else than digits and what separates
+/// them.
+fn written_digits(raw: &str) -> Option<(String, bool)> {
+    let mut digits = String::new();
+    let mut plus = false;
+    for c in raw.chars() {
+        match c {
+            '0'..='9' => digits.push(c),
+            '+' if digits.is_empty() && !plus => plus = true,
+            '-' | '(' | ')' | '.' | '/' | '_' | '\'' | '\u{2010}'..='\u{2015}' | '\u{2212}' => {}
+            // Marks of direction and of width come along when people copy.
+            c if c.is_whitespace() || ('\u{200b}'..='\u{200f}').contains(&c) => {}
+            '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' => {}
+            _ => return None,
+        }
+        if digits.len() > WRITTEN_DIGITS_MAX {
+            return None;
+        }
+    }
+    match digits.strip_prefix("00") {
+        Some(rest) if !plus => Some((rest.to_owned(), true)),
+        _ => Some((digits, plus)),
+    }
+}
+
+/// The digits as a number, if its country's plan has such numbers.
+fn callable(e164_digits: &str) -> Option<PhoneNumber> {
+    let number = PhoneNumber::from_digits(e164_digits).ok()?;
+    let parsed = phonenumber::parse(None, number.as_str()).ok()?;
+    phonenumber::is_valid(&parsed).then_some(number)
 }
 
 impl fmt::Display for PhoneNumber {
@@ -177,6 +237,92 @@ mod tests {
             "+5730012345678901",
         ] {
             assert_eq!(PhoneNumber::parse(bad), Err(InvalidPhone), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_read_however_it_is_written() {
+        for written in [
+            "3001234567",
+            "300-123-4567",
+            "(300) 123-4567",
+            "57 300 123 4567",
+            "+573001234567",
+            "0057 300 123 4567",
+            "+57 (300) 123.4567",
+            "03001234567",
+            "\u{202a}+57\u{a0}300\u{a0}1234567\u{202c}",
+        ] {
+            let number = PhoneNumber::national(written, "+57");
+            let number = number.as_ref().map(PhoneNumber::as_str);
+            assert_eq!(number, Ok("+573001234567"), "{written}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_other_countries_and_prefixes_are_read_too() {
+        for (written, prefix, number) in [
+            ("+1 415 555 0100", "+57", "+14155550100"),
+            ("(415) 555-0100", "+1", "+14155550100"),
+            ("1 415 555 0100", "1", "+14155550100"),
+            ("55 1234 5678", "+52", "+525512345678"),
+            ("612 345 678", "+34", "+34612345678"),
+            ("601 2345678", "+57", "+576012345678"),
+        ] {
+            let read = PhoneNumber::national(written, prefix);
+            let read = read.as_ref().map(PhoneNumber::as_str);
+            assert_eq!(read, Ok(number), "{written}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_can_be_called_at_is_no_number() {
+        for bad in [
+            "",
+            "   ",
+            "+",
+            "123",
+            "30012345",
+            "300123456789",
+            "ana@example.com",
+            "3001234567 ext 3",
+            "+57",
+            "0000000000",
+            "3001234567.5e9",
+            "++573001234567",
+        ] {
+            assert_eq!(
+                PhoneNumber::national(bad, "+57"),
+                Err(InvalidPhone),
+                "{bad}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn separators_change_nothing(
+            digits in "3(00|01|02|10|11|15|20)[0-9]{7}",
+            separators in proptest::collection::vec("[ ().-]{0,2}", 11),
+            code in proptest::sample::select(vec!["", "57", "+57", "0057"]),
+        ) {
+            let written: String = digits
+                .chars()
+                .zip(&separators)
+                .flat_map(|(digit, between)| between.chars().chain([digit]))
+                .collect();
+            let read = PhoneNumber::national(&format!("{code}{written}"), "+57");
+            let number = format!("+57{digits}");
+            prop_assert_eq!(read.as_ref().map(PhoneNumber::as_str), Ok(number.as_str()));
+        }
+
+        #[test]
+        fn what_was_read_once_is_read_the_same_again(text in "\\PC{0,20}|[0-9+ ()-]{6,16}") {
+            if let Ok(number) = PhoneNumber::national(&text, "+57") {
+                prop_assert_eq!(PhoneNumber::national(number.as_str(), "+57"), Ok(number.clone()));
+                prop_assert_eq!(PhoneNumber::national(number.as_str(), "+1"), Ok(number.clone()));
+                prop_assert_eq!(PhoneNumber::parse(number.as_str()), Ok(number));
+            }
         }
     }
 

@@ -370,12 +370,13 @@ impl Api {
         let delivery = call
             .and_then(|call| call.audio_delivery_id)
             .ok_or_else(none)?;
-        let body = deliveries::body(&app.pool, delivery)
+        let delivery = deliveries::get(&app.pool, delivery)
             .await?
             .ok_or_else(none)?;
+        let webhook = Webhook::named(&delivery.summary.route).ok_or_else(none)?;
         // Decoding may be 32 MiB of work.
-        let decoded =
-            tokio::task::spawn_blocking(move || providers::audio(Webhook::ElevenlabsCall, &body));
+        let decoded = move || providers::audio(webhook, &delivery.body);
+        let decoded = tokio::task::spawn_blocking(decoded);
         let audio = decoded
             .await
             .map_err(anyhow::Error::from)?

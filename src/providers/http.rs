@@ -220,7 +220,9 @@ impl Http {
     pub async fn ask(&self, request: RequestBuilder) -> Result<Bytes, Error> {
         let mut pause = self.policy.pause_first;
         for _ in 1..self.policy.attempts_max {
-            let Some(copy) = request.try_clone() else { break };
+            let Some(copy) = request.try_clone() else {
+                break;
+            };
             let error = match self.act(copy).await {
                 Ok(body) => return Ok(body),
                 Err(error) if error.is_passing() => error,
@@ -316,7 +318,10 @@ async fn read_body(mut response: Response, bytes_max: usize) -> (Bytes, Result<(
         match response.chunk().await {
             Ok(Some(chunk)) if whole.len() + chunk.len() > bytes_max => {
                 whole.extend_from_slice(&chunk[..bytes_max - whole.len()]);
-                return (whole.freeze(), Err(Error::Uncertain("the answer is too large")));
+                return (
+                    whole.freeze(),
+                    Err(Error::Uncertain("the answer is too large")),
+                );
             }
             Ok(Some(chunk)) => whole.extend_from_slice(&chunk),
             Ok(None) => return (whole.freeze(), Ok(())),

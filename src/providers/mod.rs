@@ -1,18 +1,19 @@
 //! What the providers send us: whether it is authentic ([`authenticate`]) and
-//! what it says ([`normalise`]).
+//! what it says ([`normalise`]); and what we ask of them ([`elevenlabs::client`]).
 //!
 //! Everything that is known of a provider is in this module and nowhere else.
-//! All of it is pure: no clock, no socket, no database, no HTTP framework; the
-//! time of receipt and the secrets are passed in.
+//! All but the clients is pure: no clock, no socket, no database, no HTTP
+//! framework; the time of receipt and the secrets are passed in.
 //!
 //! Invariant: an authentic delivery is never lost. [`normalise`] makes facts
 //! of it or says why it could not; it never fails and never panics.
 
 mod authentic;
 mod builderbot;
-mod elevenlabs;
+pub mod elevenlabs;
 #[cfg(test)]
 mod fixtures;
+pub mod http;
 mod lenient;
 #[cfg(test)]
 mod properties;
@@ -46,10 +47,14 @@ pub enum Webhook {
     TwilioIncoming,
     /// `POST /webhooks/twilio/voice/status`
     TwilioVoiceStatus,
+    /// A conversation that we fetched because its webhook did not come.
+    ElevenlabsConversation,
+    /// A recording that we fetched because its webhook did not come.
+    ElevenlabsAudio,
 }
 
 impl Webhook {
-    /// Every webhook.
+    /// Every webhook that has a route.
     pub const ALL: &[Self] = &[
         Self::ElevenlabsCall,
         Self::BuilderbotWhatsapp,
@@ -58,10 +63,16 @@ impl Webhook {
         Self::TwilioVoiceStatus,
     ];
 
+    /// What we fetched ourselves where a webhook was missing. It came by no
+    /// route and nobody else can send it.
+    pub const FETCHED: &[Self] = &[Self::ElevenlabsConversation, Self::ElevenlabsAudio];
+
     /// Who sends it.
     pub const fn provider(self) -> Provider {
         match self {
-            Self::ElevenlabsCall => Provider::Elevenlabs,
+            Self::ElevenlabsCall | Self::ElevenlabsConversation | Self::ElevenlabsAudio => {
+                Provider::Elevenlabs
+            }
             Self::BuilderbotWhatsapp => Provider::Builderbot,
             Self::TwilioSmsStatus | Self::TwilioIncoming | Self::TwilioVoiceStatus => {
                 Provider::Twilio
@@ -77,12 +88,15 @@ impl Webhook {
             Self::TwilioSmsStatus => "twilio/sms_status",
             Self::TwilioIncoming => "twilio/incoming",
             Self::TwilioVoiceStatus => "twilio/voice_status",
+            Self::ElevenlabsConversation => "elevenlabs/conversation",
+            Self::ElevenlabsAudio => "elevenlabs/audio",
         }
     }
 
     /// The webhook of a stored delivery, by its [`name`](Self::name).
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|it| it.name() == name)
+        let mut all = Self::ALL.iter().chain(Self::FETCHED).copied();
+        all.find(|it| it.name() == name)
     }
 
     /// Most bytes that its body may have.
@@ -153,6 +167,12 @@ pub fn normalise(
 ) -> Normalised {
     match webhook {
         Webhook::ElevenlabsCall => elevenlabs::normalise(body),
+        Webhook::ElevenlabsConversation => elevenlabs::normalise_conversation(body),
+        // See `recording`: the bytes do not say of which call they are.
+        Webhook::ElevenlabsAudio => Normalised::new(
+            Identity::Lasting(key_of_bytes(webhook, body)),
+            Err(text::missing("conversation_id")),
+        ),
         Webhook::BuilderbotWhatsapp => builderbot::normalise(body, index),
         Webhook::TwilioSmsStatus | Webhook::TwilioIncoming | Webhook::TwilioVoiceStatus => {
             twilio::normalise(webhook, body, content_type, index)
@@ -160,11 +180,22 @@ pub fn normalise(
     }
 }
 
+/// Translates a recording that we fetched for a conversation: bare MP3.
+pub fn recording(
+    conversation_id: &str,
+    agent_id: Option<&str>,
+    ended_at: Option<DateTime<Utc>>,
+    body: &[u8],
+) -> Normalised {
+    elevenlabs::normalise_recording(conversation_id, agent_id, ended_at, body)
+}
+
 /// The recording that a delivery brought, decoded: MP3. `None` where it
 /// brought none.
 pub fn audio(webhook: Webhook, body: &[u8]) -> Option<Vec<u8>> {
     match webhook {
         Webhook::ElevenlabsCall => elevenlabs::audio(body),
+        Webhook::ElevenlabsAudio => Some(body.to_vec()),
         _ => None,
     }
 }

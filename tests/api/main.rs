@@ -14,4 +14,5 @@ mod harness;
 mod errors;
 mod ingest;
 mod interactions;
+mod ledger;
 mod openapi;

@@ -1,6 +1,6 @@
 //! The projections on a real PostgreSQL, whose address is in
 //! `TEST_DATABASE_URL`; each test has a database of its own.
-#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
 /// By the name that the workspace gives it.

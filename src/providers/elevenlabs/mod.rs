@@ -1,6 +1,8 @@
-//! ElevenLabs: voice agents. Post-call webhooks of its workspace.
+//! ElevenLabs: voice agents. Post-call webhooks of its workspace, and a
+//! client of its API.
 //! Source: `elevenlabs.io/docs/eleven-agents/workflows/post-call-webhooks`.
 
+pub mod client;
 mod normalise;
 #[cfg(test)]
 mod tests;
@@ -8,5 +10,5 @@ mod transcription;
 mod verify;
 mod wire;
 
-pub(super) use normalise::{audio, normalise};
+pub(super) use normalise::{audio, normalise, normalise_conversation, normalise_recording};
 pub(super) use verify::{SIGNATURE_HEADER, verify};

@@ -38,6 +38,46 @@ pub(crate) fn normalise(body: &[u8]) -> Normalised {
     }
 }
 
+/// Translates a conversation that we fetched: the document that the webhook
+/// brings as its `data`.
+pub(crate) fn normalise_conversation(body: &[u8]) -> Normalised {
+    let reason = match lenient::object_in::<Data<'_>>(body) {
+        Ok(data) => return understood_conversation(data, body),
+        Err(reason) => reason,
+    };
+    let mended = lenient::without_half_pairs(body);
+    match mended.as_deref().map(lenient::object_in::<Data<'_>>) {
+        Some(Ok(data)) => understood_conversation(data, body),
+        _ => Normalised::new(
+            Identity::Lasting(key_of_bytes(Webhook::ElevenlabsConversation, body)),
+            Err(reason),
+        ),
+    }
+}
+
+/// A recording that we fetched. Its bytes alone do not say whose it is.
+pub(crate) fn normalise_recording(
+    conversation_id: &str,
+    agent_id: Option<&str>,
+    ended_at: Option<DateTime<Utc>>,
+    body: &[u8],
+) -> Normalised {
+    let parts = [conversation_id];
+    let identity = key_of_parts(Provider::Elevenlabs, "fetched_audio", &parts);
+    let event = Event::AudioReceived(AudioReceived {
+        conversation_id: conversation_id.to_owned(),
+        agent_id: agent_id.map(text::word),
+        content_type: AUDIO_CONTENT_TYPE.to_owned(),
+        size_bytes: body.len() as u64,
+    });
+    let fact = Fact {
+        stream: StreamId::call(conversation_id),
+        event: AnyEvent::Call(event),
+        occurred_at: ended_at,
+    };
+    Normalised::new(Identity::Lasting(identity), Ok(vec![fact]))
+}
+
 /// The recording that a delivery brought.
 pub(crate) fn audio(body: &[u8]) -> Option<Vec<u8>> {
     let envelope: Envelope<'_> = lenient::object_in(body).ok()?;
@@ -70,6 +110,24 @@ fn understood(envelope: Envelope<'_>, body: &[u8]) -> Normalised {
     };
     let fact = data.and_then(|data| fact(kind.0.as_deref(), id, data, at));
     Normalised::new(identity, fact.map(|fact| vec![fact]))
+}
+
+/// It is known by its id alone: it is fetched once, when it is over. It
+/// happened when the call ended, for the document has no time of its own.
+fn understood_conversation(data: Data<'_>, body: &[u8]) -> Normalised {
+    let id = required_id(data.conversation_id.0.as_deref(), "conversation_id");
+    let identity = match &id {
+        Ok(id) => key_of_parts(Provider::Elevenlabs, "fetched_conversation", &[id]),
+        Err(_) => key_of_bytes(Webhook::ElevenlabsConversation, body),
+    };
+    let times = data.metadata.0.as_ref();
+    let ended_at = times.and_then(|times| {
+        let lasted = times.call_duration_secs.0.unwrap_or_default();
+        let lasted = chrono::Duration::try_seconds(lasted)?;
+        times.start_time_unix_secs.0?.checked_add_signed(lasted)
+    });
+    let fact = fact(Some("post_call_transcription"), id, data, ended_at);
+    Normalised::new(Identity::Lasting(identity), fact.map(|fact| vec![fact]))
 }
 
 fn identity_by_bytes(body: &[u8]) -> Identity {

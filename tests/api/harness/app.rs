@@ -8,6 +8,8 @@ use std::time::Duration;
 use bitacora::clock::Source;
 use bitacora::config::Config;
 use bitacora::ledger::Limits;
+use bitacora::providers::elevenlabs::client;
+use bitacora::providers::http::Policy;
 use bitacora::providers::{Credentials, Secrets};
 use bitacora::serve::{self, Running};
 use bitacora::{app, telemetry};
@@ -243,6 +245,11 @@ pub fn config() -> Config {
             builderbot: secrets(BUILDERBOT_TOKEN, &[]),
             twilio: secrets(TWILIO_TOKEN, &[TWILIO_AUTH_TOKEN]),
         },
+        elevenlabs: elevenlabs("http://127.0.0.1:9"),
+        batch_poll: Duration::from_secs(10),
+        reconcile_every: Duration::from_secs(300),
+        reconcile_grace: Duration::from_secs(120),
+        timezone: "America/Bogota".parse().unwrap(),
         service_tokens: vec![SERVICE_TOKEN.to_owned()],
         jwt_secrets: vec![JWT_SECRET.to_owned()],
         mask_phone_numbers: true,
@@ -251,6 +258,20 @@ pub fn config() -> Config {
         trust_proxy: false,
         api: true,
         worker: true,
+    }
+}
+
+/// A provider at this address that is given up soon.
+pub fn elevenlabs(base_url: &str) -> client::Settings {
+    client::Settings {
+        base_url: base_url.parse().unwrap(),
+        api_key: Some("a-key-for-tests".to_owned()),
+        policy: Policy {
+            connect_timeout: Duration::from_millis(500),
+            timeout: Duration::from_millis(500),
+            pause_first: Duration::from_millis(1),
+            ..Policy::default()
+        },
     }
 }
 

@@ -38,6 +38,31 @@ pub async fn fresh_database() -> String {
     at(&server.superuser_url, &name)
 }
 
+/// A new, empty database that belongs to a role with no other rights, and its
+/// address for that role.
+pub async fn database_of_an_ordinary_role() -> String {
+    let server = server();
+    let name = format!(
+        "plain_{}_{}",
+        std::process::id(),
+        DATABASES.fetch_add(1, Ordering::Relaxed)
+    );
+    let mut conn = superuser().await;
+    for sql in [
+        format!("create role {name} login password 'plain'"),
+        format!("create database {name} owner {name}"),
+    ] {
+        sqlx::query(&sql).execute(&mut conn).await.unwrap();
+    }
+    let (_, host) = server.superuser_url.rsplit_once('@').unwrap();
+    at(&format!("postgres://{name}:plain@{host}"), &name)
+}
+
+/// The same database for the superuser.
+pub fn as_superuser(url: &str) -> String {
+    at(&server().superuser_url, url.rsplit_once('/').unwrap().1)
+}
+
 /// A connection that may do everything on the tests' server.
 pub async fn superuser() -> PgConnection {
     PgConnection::connect(&server().superuser_url)

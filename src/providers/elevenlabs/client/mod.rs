@@ -6,8 +6,6 @@
 //! says whether to look before it is sent again.
 
 mod answers;
-#[cfg(test)]
-mod tests;
 
 use std::fmt;
 
@@ -15,12 +13,11 @@ use bytes::Bytes;
 use domain::batch::{RecipientSeen, Requested, Snapshot};
 use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder, Url};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::clock;
 use crate::providers::http::{Error, Http, Policy};
-use crate::providers::lenient;
 use crate::providers::text;
 
 /// The provider, where the operator names no other.
@@ -89,12 +86,6 @@ pub struct PhoneLine {
     pub supports_outbound: bool,
 }
 
-/// A page, or anything else that is asked for by its place, has no room for
-/// what would change the address.
-fn is_id(id: &str) -> bool {
-    text::is_id(id)
-}
-
 impl Client {
     /// A client.
     ///
@@ -102,8 +93,9 @@ impl Client {
     /// When the key cannot be sent in a header, or TLS does not start.
     pub fn new(settings: &Settings, source: clock::Source) -> anyhow::Result<Self> {
         let key = |key: &String| {
-            let mut value = HeaderValue::from_str(key)
-                .map_err(|_| anyhow::anyhow!("ELEVENLABS_API_KEY holds characters that no key has"))?;
+            let mut value = HeaderValue::from_str(key).map_err(|_| {
+                anyhow::anyhow!("ELEVENLABS_API_KEY holds characters that no key has")
+            })?;
             value.set_sensitive(true);
             anyhow::Ok(value)
         };
@@ -190,7 +182,9 @@ impl Client {
     /// # Errors
     /// [`Error`]; 404 for one that does not exist.
     pub async fn get_conversation(&self, id: &str) -> Result<Bytes, Error> {
-        self.http.ask(self.request(Method::GET, &["conversations", id])?).await
+        self.http
+            .ask(self.request(Method::GET, &["conversations", id])?)
+            .await
     }
 
     /// A recording, as MP3.
@@ -232,8 +226,9 @@ impl Client {
 
     fn request(&self, method: Method, path: &[&str]) -> Result<RequestBuilder, Error> {
         let key = self.api_key.clone().ok_or(Error::NotConfigured)?;
-        if !path.iter().all(|part| is_id(part)) {
-            return Err(Error::NotSent("the id is not one that the provider makes"));
+        // What is no id would change the address.
+        if !path.iter().all(|part| text::is_id(part)) {
+            return Err(Error::NotSent("the id is none that the provider makes"));
         }
         let mut url = self.base_url.clone();
         url.path_segments_mut()
@@ -241,7 +236,11 @@ impl Client {
             .pop_if_empty()
             .extend(["v1", "convai"])
             .extend(path);
-        Ok(self.http.client().request(method, url).header("xi-api-key", key))
+        Ok(self
+            .http
+            .client()
+            .request(method, url)
+            .header("xi-api-key", key))
     }
 }
 
@@ -289,34 +288,6 @@ impl<'a> Submit<'a> {
     }
 }
 
-/// A conversation as the post-call webhook would have told of it, so that both
-/// are read by the same code. The provider's document goes in byte for byte.
-///
-/// # Errors
-/// When the document is no JSON.
-pub fn as_transcription(document: &[u8], event_timestamp: i64) -> Result<Bytes, Error> {
-    let data: &serde_json::value::RawValue = serde_json::from_slice(document)
-        .map_err(|_| Error::Uncertain("the conversation is not readable as JSON"))?;
-    envelope("post_call_transcription", event_timestamp, data)
-}
-
-fn envelope(kind: &str, event_timestamp: i64, data: impl Serialize) -> Result<Bytes, Error> {
-    #[derive(Serialize)]
-    struct Envelope<'a, T> {
-        r#type: &'a str,
-        event_timestamp: i64,
-        data: T,
-    }
-    let envelope = Envelope {
-        r#type: kind,
-        event_timestamp,
-        data,
-    };
-    serde_json::to_vec(&envelope)
-        .map(Bytes::from)
-        .map_err(|_| Error::Uncertain("the conversation cannot be repeated as JSON"))
-}
-
 /// How far a conversation is, as much of it as the reconciler asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConversationState {
@@ -345,11 +316,9 @@ impl ConversationState {
     }
 }
 
+/// Whether the provider is on this machine, as a stand-in is.
 fn is_local(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
+    let host = url.host_str().unwrap_or_default();
+    let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
 }
