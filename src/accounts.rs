@@ -257,8 +257,8 @@ impl Accounts {
         if email.contains('\0') {
             return Ok(None);
         }
-        let row: Option<(String, String)> = sqlx::query_as(
-            "select c.password_hash, e.payload::text
+        let row: Option<(String, String, String, String)> = sqlx::query_as(
+            "select c.password_hash, e.event_type, e.event_version, e.payload::text
                from credentials c
                join events e on e.aggregate_type = 'user' and e.aggregate_id = c.user_id::text and e.sequence = 1
               where c.email = $1",
@@ -266,9 +266,11 @@ impl Accounts {
         .bind(email)
         .fetch_optional(&self.pool)
         .await?;
-        row.map(|(hash, payload)| {
-            let user::Event::Registered(user) = serde_json::from_str(&payload)?;
-            Ok((hash, user))
+        row.map(|(hash, name, version, payload)| {
+            match domain::Event::read(&name, &version, &payload)? {
+                domain::Event::User(user::Event::Registered(user)) => Ok((hash, user)),
+                _ => anyhow::bail!("the first event of a user is {name}"),
+            }
         })
         .transpose()
     }

@@ -20,6 +20,8 @@ use crate::providers::elevenlabs::client;
 
 /// How long to wait for a connection before a request is answered 503.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a connection may lie idle and be used without a ping.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 /// How long a command waits until what it changed can be read.
 const READ_YOUR_WRITES_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -128,9 +130,16 @@ pub async fn connect(url: &str, connections_max: u32) -> anyhow::Result<PgPool> 
         .max_connections(connections_max)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         // A ping before each use costs 10 to 35 % of the rate. A connection
-        // that has died is found by its first query, which is then repeated by
-        // whoever asked; see docs/adr/0005.
+        // that lay idle may have died with a restart of the database.
         .test_before_acquire(false)
+        .before_acquire(|conn, known| {
+            Box::pin(async move {
+                if known.idle_for > TRUSTED_IDLE {
+                    conn.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .connect_lazy_with(options);
     Ok(pool)
 }

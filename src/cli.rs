@@ -14,7 +14,7 @@ use sqlx::PgPool;
 
 use crate::accounts::{Accounts, NewUser};
 use crate::config::{Config, ServeSettings, Settings};
-use crate::ledger::{self, Limits, Store};
+use crate::ledger::{self, Entry, Limits, Store, write_batch};
 use crate::local_postgres::{Durability, LocalPostgres};
 use crate::{app, clock, http, local, serve, telemetry};
 
@@ -22,6 +22,8 @@ use crate::{app, clock, http, local, serve, telemetry};
 const EXIT_CONFIG: u8 = 78;
 /// The database cannot be reached.
 const EXIT_UNAVAILABLE: u8 = 69;
+/// Who acts here, in the audit log.
+const ACTOR: &str = "command line";
 /// How often a long command says how far it is, where there is no terminal.
 const PLAIN_PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -103,7 +105,7 @@ struct WrongSetting(String);
 /// Runs a command to its end and says how it went.
 pub fn run() -> ExitCode {
     // Before any thread is there: it changes the environment.
-    if let Err(error) = dotenvy::dotenv()
+    if let Err(error) = dotenvy::from_path(".env")
         && !error.not_found()
     {
         eprintln!("bitacora: .env cannot be read: {error}");
@@ -335,10 +337,16 @@ async fn add_user(pool: PgPool, new: NewUser, source: clock::Source) -> anyhow::
     let mut key = [0; 32];
     source.fill(&mut key);
     let index = ledger::phone_index(&pool, &key).await?;
-    let accounts = Accounts::new(pool.clone(), Store::new(pool), index, source);
-    let metadata =
-        std::collections::HashMap::from([("actor".to_owned(), "command line".to_owned())]);
-    let (user, _) = accounts.register(new, metadata).await?;
+    let store = Store::new(pool.clone());
+    let accounts = Accounts::new(pool.clone(), store, index, source.clone());
+    let metadata = std::collections::HashMap::from([("actor".to_owned(), ACTOR.to_owned())]);
+    let registered = accounts.register(new, metadata).await;
+    let target = match &registered {
+        Ok((user, _)) => format!("user:{}", user.user_id),
+        Err(_) => "user".to_owned(),
+    };
+    put_on_record(&pool, &source, "create_user", target, &registered).await?;
+    let (user, _) = registered?;
     println!(
         "User {} <{}> may log in as {}.",
         user.user_id, user.email, user.role
@@ -346,11 +354,36 @@ async fn add_user(pool: PgPool, new: NewUser, source: clock::Source) -> anyhow::
     Ok(())
 }
 
+/// Writes down that somebody with a shell did something.
+async fn put_on_record<T, E>(
+    pool: &PgPool,
+    source: &clock::Source,
+    action: &str,
+    target: String,
+    outcome: &Result<T, E>,
+) -> anyhow::Result<()> {
+    let outcome = if outcome.is_ok() { "ok" } else { "failed" };
+    let recorded = domain::audit::Recorded {
+        actor: ACTOR.to_owned(),
+        role: None,
+        action: action.to_owned(),
+        target: Some(target),
+        outcome: outcome.to_owned(),
+        from: None,
+        request_id: None,
+        detail: None,
+    };
+    let entry = Entry::Facts(vec![recorded.at(source.now())], serde_json::json!({}));
+    let mut conn = pool.acquire().await?;
+    write_batch(&mut conn, Limits::default(), &[entry], |_| Ok(())).await?;
+    Ok(())
+}
+
 async fn replay(pool: PgPool, name: Option<String>, source: clock::Source) -> anyhow::Result<()> {
     let mut key = [0; 32];
     source.fill(&mut key);
     let index = ledger::phone_index(&pool, &key).await?;
-    let engine = Engine::new(pool, projections::all(&index));
+    let engine = Engine::new(pool.clone(), projections::all(&index));
     let names: Vec<&'static str> = match &name {
         None => engine.names().collect(),
         Some(name) => vec![engine.resolve(name).with_context(|| {
@@ -362,7 +395,10 @@ async fn replay(pool: PgPool, name: Option<String>, source: clock::Source) -> an
         })?],
     };
     for name in names {
-        replay_one(&engine, name).await?;
+        let replayed = replay_one(&engine, name).await;
+        let target = name.to_owned();
+        put_on_record(&pool, &source, "replay_projection", target, &replayed).await?;
+        replayed?;
     }
     Ok(())
 }

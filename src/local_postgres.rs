@@ -7,7 +7,8 @@
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -286,8 +287,13 @@ async fn make(
     }
     fs::create_dir_all(data)?;
     fs::set_permissions(data, Permissions::from_mode(0o700))?;
-    fs::write(password_file, password)?;
-    fs::set_permissions(password_file, Permissions::from_mode(0o600))?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(password_file)?;
+    file.write_all(password.as_bytes())?;
     if let Some(owner) = owner {
         for path in [data, password_file] {
             chown(path, Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))?;

@@ -245,6 +245,28 @@ pub struct Upcast {
 /// Every step from an old version to a newer one.
 pub const UPCASTS: &[Upcast] = &[];
 
+/// Turns the payload of an old version into today's. `None` when no step
+/// leads from that version to it.
+pub fn upcast(kind: &EventType, version: &str, payload: &mut Value) -> Option<()> {
+    upcast_with(UPCASTS, kind, version, payload)
+}
+
+fn upcast_with(
+    upcasts: &[Upcast],
+    kind: &EventType,
+    version: &str,
+    payload: &mut Value,
+) -> Option<()> {
+    let mut at = version;
+    while at != kind.version {
+        let mut steps = upcasts.iter();
+        let step = steps.find(|step| step.name == kind.name && step.from == at)?;
+        (step.apply)(payload);
+        at = step.to;
+    }
+    Some(())
+}
+
 /// Any event of the ledger.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -302,13 +324,26 @@ pub enum UnreadableEvent {
         version: String,
     },
     /// It is not of the shape that its name and version promise.
-    #[error("event {name} has an unexpected shape: {source}")]
+    #[error("event {name} has an unexpected shape, see column {column} of its payload ({kind:?})")]
     Shape {
         /// The event's name.
         name: String,
-        /// What is wrong with it.
-        source: serde_json::Error,
+        /// Where the reader stumbled; 0 where it cannot be told.
+        column: usize,
+        /// Of what kind the fault is. The reader's words are not kept: they
+        /// may quote the payload, and end in a log.
+        kind: serde_json::error::Category,
     },
+}
+
+impl UnreadableEvent {
+    fn shape(name: &str, error: &serde_json::Error) -> Self {
+        Self::Shape {
+            name: name.to_owned(),
+            column: error.column(),
+            kind: error.classify(),
+        }
+    }
 }
 
 impl Event {
@@ -359,19 +394,8 @@ impl Event {
             return Self::read_current(name, payload);
         }
         let mut value: Value =
-            serde_json::from_str(payload).map_err(|source| UnreadableEvent::Shape {
-                name: name.to_owned(),
-                source,
-            })?;
-        let mut at = version;
-        while at != kind.version {
-            let step = upcasts
-                .iter()
-                .find(|step| step.name == name && step.from == at)
-                .ok_or_else(unknown)?;
-            (step.apply)(&mut value);
-            at = step.to;
-        }
+            serde_json::from_str(payload).map_err(|error| UnreadableEvent::shape(name, &error))?;
+        upcast_with(upcasts, kind, version, &mut value).ok_or_else(unknown)?;
         Self::read_current(name, &value.to_string())
     }
 
@@ -387,10 +411,7 @@ impl Event {
             "group" => serde_json::from_str(payload).map(Self::Group),
             _ => serde_json::from_str(payload).map(Self::User),
         };
-        event.map_err(|source| UnreadableEvent::Shape {
-            name: name.to_owned(),
-            source,
-        })
+        event.map_err(|error| UnreadableEvent::shape(name, &error))
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use domain::{Event, Fact, StreamId};
 use poem::web::Data;
 use poem_openapi::param::Query;
 use poem_openapi::payload::Json;
@@ -28,8 +27,7 @@ pub struct Act<'a> {
     pub outcome: &'a str,
 }
 
-/// Writes an act down. Returns its position once it is durable: what must be
-/// on record is not done before.
+/// Writes an act down. Returns its position once it is durable.
 ///
 /// # Errors
 /// 503 when the ledger does not take it.
@@ -39,7 +37,7 @@ pub async fn record(app: &App, act: Act<'_>) -> Result<i64, Failure> {
         .caller
         .map_or_else(|| "anonymous".to_owned(), Caller::actor);
     let recorded = domain::audit::Recorded {
-        actor: actor.clone(),
+        actor,
         role: act
             .caller
             .and_then(Caller::role)
@@ -51,11 +49,7 @@ pub async fn record(app: &App, act: Act<'_>) -> Result<i64, Failure> {
         request_id: Some(context.request_id),
         detail: None,
     };
-    let fact = Fact {
-        stream: StreamId::audit(actor),
-        event: Event::Audit(domain::audit::Event::Recorded(recorded)),
-        occurred_at: Some(app.source.now()),
-    };
+    let fact = recorded.at(app.source.now());
     let receipt = app
         .writer
         .append(Entry::Facts(vec![fact], serde_json::json!({})))
@@ -64,7 +58,10 @@ pub async fn record(app: &App, act: Act<'_>) -> Result<i64, Failure> {
 }
 
 /// Does something that must be on record: refuses whoever may not, does it,
-/// and writes down what came of it, refusals included.
+/// and writes down what came of it, refusals included, before anybody is
+/// answered. So nothing is shown that is not on record; of a command that was
+/// cut short by the end of the process its own events tell, whose metadata
+/// names the actor and the request.
 ///
 /// # Errors
 /// Those of the act, and 503 when it cannot be put on record.

@@ -321,7 +321,7 @@ impl Api {
         id: Path<String>,
         /// A time (`2025-10-28T23:29:50Z`) or a ledger position.
         as_of: Query<Option<String>>,
-        /// Whether to show what the providers sent.
+        /// Whether to show what the providers sent; put on record.
         raw: Query<Option<bool>>,
         /// Whether to show whole phone numbers: for supervisors, admins and auditors, and put on record.
         reveal: Query<Option<bool>>,
@@ -340,6 +340,13 @@ impl Api {
         let mask = must_mask(&app, &caller, reveal.0, "reveal_interaction", target).await?;
         let mut view = show_detail(detail, mask);
         if raw.0.unwrap_or(false) {
+            let read = audit::Act {
+                caller: Some(&caller),
+                action: "read_raw_interaction",
+                target: Some(view.0.row.id.clone()),
+                outcome: "ok",
+            };
+            audit::record(&app, read).await?;
             add_raw(&app, &mut view.0, view.1.as_deref()).await?;
         }
         Ok(reply::success(view.0))

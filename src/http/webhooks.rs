@@ -4,7 +4,7 @@
 //! append, answer. Invariant: 200 means durable.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use domain::delivery::Verdict;
@@ -19,11 +19,13 @@ use super::documented_body::{FormBody, JsonBody, WebhookBody};
 use super::error::Failure;
 use super::{Tag, context};
 use crate::app::App;
-use crate::ledger::{Claim, Delivery, Entry, Receipt};
+use crate::ledger::{Claim, Delivery, Entry, NotWritten, Receipt, Room};
 use crate::providers::{self, Normalised, Outcome, Rejection, Webhook};
 
 /// How much of the body of a rejected delivery is kept.
 const REJECTED_BODY_BYTES_MAX: usize = 2048;
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Larger bodies are examined on a thread of their own.
 const EXAMINED_INLINE_BYTES_MAX: usize = 256 << 10;
 /// Longest header value and address that is kept, in bytes.
@@ -211,13 +213,18 @@ async fn take(
         .original_uri()
         .path_and_query()
         .map_or("/", |target| target.as_str());
-    let headers = header_pairs(request.headers());
     let secrets = &app.config.provider_secrets;
-    if let Err(rejection) = providers::may_be_authentic(webhook, secrets, &headers, target) {
-        let (prefix, _) = read(body, REJECTED_BODY_BYTES_MAX).await;
+    let headers = header_pairs(request.headers());
+    let unread = signed_request(app, &headers, target, &[]);
+    let mut room = app.writer.room();
+    if let Err(rejection) = providers::may_be_authentic(webhook, secrets, &unread) {
+        let (prefix, _) = read(body, REJECTED_BODY_BYTES_MAX, &mut room).await;
         return Err(reject(app, webhook, request, target, &rejection, prefix).await);
     }
-    let (body, complete) = read(body, webhook.body_bytes_max()).await;
+    let reading = read(body, webhook.body_bytes_max(), &mut room);
+    let (body, complete) = tokio::time::timeout(BODY_TIMEOUT, reading)
+        .await
+        .unwrap_or_else(|_| (Bytes::new(), Err(Cut::Broken)));
     complete.map_err(|cut| cut.failure(webhook))?;
     let examined = if body.len() < EXAMINED_INLINE_BYTES_MAX {
         examine(app, webhook, request.headers(), target, &body)
@@ -237,7 +244,7 @@ async fn take(
     let delivery = delivery(app, webhook, request, target, authentication, body);
     Ok(app
         .writer
-        .append(Entry::Delivery(Box::new(delivery), claim))
+        .append_in(room, Entry::Delivery(Box::new(delivery), claim))
         .await?)
 }
 
@@ -249,13 +256,8 @@ fn examine(
     target: &str,
     body: &Bytes,
 ) -> Result<(&'static str, Claim), Rejection> {
-    let signed = providers::Request {
-        headers: &header_pairs(headers),
-        path_and_query: target,
-        body,
-        public_url: &app.config.public_url,
-        received_at: app.source.now(),
-    };
+    let pairs = header_pairs(headers);
+    let signed = signed_request(app, &pairs, target, body);
     let authentication = providers::authenticate(webhook, &app.config.provider_secrets, &signed)?;
     let content_type = headers
         .get(header::CONTENT_TYPE)
@@ -271,6 +273,21 @@ fn examine(
         }
     };
     Ok((authenticated_by(authentication), claim))
+}
+
+fn signed_request<'a>(
+    app: &'a App,
+    headers: &'a [(&'a str, &'a [u8])],
+    target: &'a str,
+    body: &'a [u8],
+) -> providers::Request<'a> {
+    providers::Request {
+        headers,
+        path_and_query: target,
+        body,
+        public_url: &app.config.public_url,
+        received_at: app.source.now(),
+    }
 }
 
 fn authenticated_by(authentication: providers::Authentication) -> &'static str {
@@ -337,19 +354,22 @@ fn delivery(
 enum Cut {
     TooLarge,
     Broken,
+    NoRoom(NotWritten),
 }
 
 impl Cut {
-    fn failure(&self, webhook: Webhook) -> Failure {
+    fn failure(self, webhook: Webhook) -> Failure {
         match self {
             Self::TooLarge => Failure::too_large(webhook.body_bytes_max()),
             Self::Broken => Failure::field("body", "ended before its end: the connection was cut"),
+            Self::NoRoom(reason) => reason.into(),
         }
     }
 }
 
-/// Reads a body of at most `bytes_max`; what was read before a cut is kept.
-async fn read(body: WebhookBody, bytes_max: usize) -> (Bytes, Result<(), Cut>) {
+/// Reads a body of at most `bytes_max`, as far as there is room for it; what
+/// was read before a cut is kept.
+async fn read(body: WebhookBody, bytes_max: usize, room: &mut Room) -> (Bytes, Result<(), Cut>) {
     let mut stream = body.0.into_bytes_stream();
     let mut whole = BytesMut::new();
     loop {
@@ -359,8 +379,10 @@ async fn read(body: WebhookBody, bytes_max: usize) -> (Bytes, Result<(), Cut>) {
                 whole.extend_from_slice(&chunk[..room]);
                 return (whole.freeze(), Err(Cut::TooLarge));
             }
-            // Most bodies are one chunk, which need not be copied.
-            Ok(Some(chunk)) => whole.extend_from_slice(&chunk),
+            Ok(Some(chunk)) => match room.make(whole.len() + chunk.len()) {
+                Ok(()) => whole.extend_from_slice(&chunk),
+                Err(full) => return (whole.freeze(), Err(Cut::NoRoom(full))),
+            },
             Ok(None) => return (whole.freeze(), Ok(())),
             Err(_) => return (whole.freeze(), Err(Cut::Broken)),
         }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgPool, Postgres, QueryBuilder};
 use uuid::Uuid;
 
-use super::writer::first_id_at;
+use super::known::first_id_at;
 
 /// Which deliveries are wanted. What is `None` does not restrict.
 #[derive(Clone, Debug, Default)]

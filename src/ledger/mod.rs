@@ -4,15 +4,19 @@
 //! which appends the events of decisions. Invariants: both tables only grow;
 //! positions are commit order; an identity is on the ledger once.
 
+mod append;
 pub mod deliveries;
+mod entry;
 pub mod events;
+mod known;
+mod rows;
 mod store;
 mod writer;
 
+pub use append::{Step, write_batch};
+pub use entry::{Claim, Delivery, Entry, Receipt};
 pub use store::{CommandError, Store};
-pub use writer::{
-    Claim, Delivery, Entry, Limits, NotWritten, Receipt, Step, Writer, WriterTask, write_batch,
-};
+pub use writer::{Limits, NotWritten, Room, Writer, WriterTask};
 
 use sqlx::PgPool;
 

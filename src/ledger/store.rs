@@ -6,13 +6,33 @@
 
 use std::collections::HashMap;
 
-use cqrs_es::persist::PersistedEventStore;
+use cqrs_es::persist::{EventUpcaster, PersistedEventStore, SerializedEvent};
 use cqrs_es::{Aggregate, AggregateError, CqrsFramework};
+use domain::event::{event_type as event_type_named, upcast};
 use postgres_es::PostgresEventRepository;
 use sqlx::PgPool;
 
 /// How often a command is tried when others change the same aggregate.
 const ATTEMPTS_MAX: usize = 10;
+
+/// Shows aggregates the events of older versions as they are written today.
+struct Upcasters;
+
+impl EventUpcaster for Upcasters {
+    fn can_upcast(&self, event_type: &str, event_version: &str) -> bool {
+        event_type_named(event_type).is_some_and(|kind| kind.version != event_version)
+    }
+
+    fn upcast(&self, mut event: SerializedEvent) -> SerializedEvent {
+        // One that no step leads from stays as it is, and is not readable.
+        if let Some(kind) = event_type_named(&event.event_type)
+            && upcast(kind, &event.event_version, &mut event.payload).is_some()
+        {
+            kind.version.clone_into(&mut event.event_version);
+        }
+        event
+    }
+}
 
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +72,8 @@ impl Store {
         A: Aggregate<Services = ()>,
     {
         let repository = PostgresEventRepository::new(self.pool.clone());
-        let store = PersistedEventStore::<_, A>::new_event_store(repository);
+        let store = PersistedEventStore::<_, A>::new_event_store(repository)
+            .with_upcasters(vec![Box::new(Upcasters)]);
         let framework = CqrsFramework::new(store, vec![], ());
         for attempt in 1.. {
             match framework
@@ -63,6 +84,11 @@ impl Store {
                 Err(AggregateError::AggregateConflict) if attempt < ATTEMPTS_MAX => {}
                 Err(AggregateError::UserError(refusal)) => {
                     return Err(CommandError::Refused(refusal));
+                }
+                // Its words may quote an event, and end in a log.
+                Err(AggregateError::DeserializationError(_)) => {
+                    let unreadable = "an event of the aggregate cannot be read";
+                    return Err(CommandError::Ledger(unreadable.to_owned()));
                 }
                 Err(error) => return Err(CommandError::Ledger(error.to_string())),
             }

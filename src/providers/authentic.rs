@@ -112,10 +112,10 @@ pub enum Rejection {
     /// The address it was signed for holds the digest of another body.
     #[error("its body is not the one whose bodySHA256 was signed")]
     WrongBodyDigest,
-    /// It is right, but may be a recording of an old one.
+    /// It may be a recording of an old one.
     #[error("its signature is more than 30 minutes old")]
     SignatureTooOld,
-    /// It is right, but the clocks do not agree.
+    /// The clocks do not agree.
     #[error("its signature is from more than 5 minutes in the future")]
     SignatureFromTheFuture,
 }
@@ -164,19 +164,33 @@ pub fn authenticate(
 }
 
 /// Whether a request may yet turn out authentic once its body is known: it has
-/// the right token, or a signature to be checked. Meant to be asked before the
-/// body is read, so that a stranger's 32 MiB never are.
+/// the right token, or a signature that is well formed and of our time. Meant
+/// to be asked before the body is read. It stops who knows nothing of us; who
+/// forges a signature's form still has a body read, within the room that there
+/// is for bodies. The request's own body is not looked at.
 ///
 /// # Errors
 /// The [`Rejection`] that the request will meet whatever its body.
 pub fn may_be_authentic(
     webhook: Webhook,
     secrets: &Secrets,
-    headers: &[(&str, &[u8])],
-    path_and_query: &str,
+    request: &Request<'_>,
 ) -> Result<(), Rejection> {
     let credentials = secrets.of(webhook.provider());
-    presented(webhook, credentials, headers, path_and_query).map(|_| ())
+    let presented = presented(
+        webhook,
+        credentials,
+        request.headers,
+        request.path_and_query,
+    )?;
+    match (presented, webhook.provider()) {
+        (Presented::Token, _) => Ok(()),
+        (Presented::Signature(signature), Provider::Elevenlabs) => {
+            elevenlabs::check_header(signature, request.received_at)
+        }
+        (Presented::Signature(signature), Provider::Twilio) => twilio::check_header(signature),
+        (Presented::Signature(_), Provider::Builderbot) => Err(Rejection::MissingCredential),
+    }
 }
 
 /// What a request shows for itself.

@@ -51,7 +51,7 @@ fn ask(
     };
     let verdict = authenticate(webhook, secrets, &request);
     // What is refused early would be refused late, for the same reason.
-    if let Err(early) = may_be_authentic(webhook, secrets, &headers, path_and_query) {
+    if let Err(early) = may_be_authentic(webhook, secrets, &request) {
         assert_eq!(verdict, Err(early));
     }
     verdict
@@ -216,7 +216,14 @@ fn only_builderbot_may_send_its_token_in_the_address() {
 fn an_early_answer_refuses_who_shows_nothing_and_lets_a_signature_wait() {
     let secrets = everywhere(&["secret"], &[KEY]);
     let early = |webhook, headers: &[(&str, &[u8])]| {
-        may_be_authentic(webhook, &secrets, headers, "/webhooks/elevenlabs/call")
+        let unread = Request {
+            headers,
+            path_and_query: "/webhooks/elevenlabs/call",
+            body: &[],
+            public_url: PUBLIC_URL,
+            received_at: at(TIME),
+        };
+        may_be_authentic(webhook, &secrets, &unread)
     };
     let webhook = Webhook::ElevenlabsCall;
     assert_eq!(early(webhook, &[]), Err(Rejection::MissingCredential));
@@ -229,6 +236,31 @@ fn an_early_answer_refuses_who_shows_nothing_and_lets_a_signature_wait() {
         early(webhook, &[("elevenlabs-signature", WRONG.as_bytes())]),
         Ok(())
     );
+    for (webhook, name, signature, refusal) in [
+        (
+            webhook,
+            "elevenlabs-signature",
+            "x",
+            Rejection::MalformedSignature,
+        ),
+        (
+            webhook,
+            "elevenlabs-signature",
+            "t=1,v0=00",
+            Rejection::SignatureTooOld,
+        ),
+        (
+            Webhook::TwilioIncoming,
+            "x-twilio-signature",
+            "x",
+            Rejection::MalformedSignature,
+        ),
+    ] {
+        assert_eq!(
+            early(webhook, &[(name, signature.as_bytes())]),
+            Err(refusal)
+        );
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
 use crate::harness::app::{JWT_SECRET, Options, SERVICE_TOKEN};
-use crate::harness::{TestApp, fixture};
+use crate::harness::{TestApp, fixture, postgres};
 
 const UNKNOWN_ID: &str = "0199a000-0000-7000-8000-000000000000";
 const ROLES: [&str; 5] = ["agent", "supervisor", "admin", "auditor", "service"];
@@ -951,6 +951,8 @@ async fn only_allowed_origins_may_read_answers_in_a_browser() {
 async fn without_its_database_the_service_says_so_and_lives() {
     let app = TestApp::start().await;
     app.pool.close().await;
+    // The writer has a connection of its own.
+    postgres::take_away(&app.database()).await;
     let away = "The database is not available, try again";
     let requests = [
         ("a webhook", app.elevenlabs(fixture("elevenlabs/post_call_transcription.json"))),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::app::{
     BUILDERBOT_TOKEN, ELEVENLABS_SECRET, ELEVENLABS_TOKEN, Options, TWILIO_TOKEN, answer, ok,
 };
-use crate::harness::{TestApp, fixture, sign};
+use crate::harness::{TestApp, fixture, postgres, sign};
 
 /// Every fixture that is a webhook, with the path it is posted to.
 pub fn every_fixture() -> Vec<(String, &'static str)> {
@@ -585,5 +585,57 @@ async fn a_full_queue_answers_503_at_once_and_loses_nothing_it_took() {
         app.count("select count(*) from events").await,
         i64::try_from(taken).unwrap()
     );
+    app.stop().await;
+}
+
+/// As a restart of the database does to every connection that lies idle.
+#[tokio::test]
+async fn connections_that_died_while_idle_cost_nobody_an_answer() {
+    let app = TestApp::start().await;
+    for round in 0..3 {
+        let sent = ok(app.elevenlabs(call(&format!("conv_{round}"), 1))).await;
+        assert_eq!(sent["status"], "accepted");
+        let ended = postgres::end_connections(&app.database()).await;
+        assert!(ended > 1, "{ended}");
+    }
+    let sent = ok(app.elevenlabs(call("conv_last", 1))).await;
+    assert_eq!(
+        (&sent["status"], &sent["position"]),
+        (&json!("accepted"), &json!(4))
+    );
+    app.stop().await;
+}
+
+/// A signature's form is easily forged: what it brings must not fill the memory.
+#[tokio::test]
+async fn a_body_is_only_read_while_there_is_room_for_it() {
+    let limits = Limits {
+        queue_bytes_max: 1 << 20,
+        ..Limits::default()
+    };
+    let app = TestApp::with(Options {
+        limits,
+        ..Options::default()
+    })
+    .await;
+    let forged = |time: i64| {
+        app.client
+            .post(format!("{}/webhooks/elevenlabs/call", app.url))
+            .header(
+                "ElevenLabs-Signature",
+                format!("t={time},v0={}", "0".repeat(64)),
+            )
+            .body(vec![b' '; 8 << 20])
+    };
+    let (status, refused) = answer(forged(app.clock.now().timestamp())).await;
+    assert_eq!(
+        (status, refused["code"].as_str()),
+        (503, Some("unavailable"))
+    );
+    // One of another time is refused by its header alone.
+    let (status, _) = answer(forged(1)).await;
+    assert_eq!(status, 401);
+    // The room is free again.
+    ok(app.elevenlabs(fixture("elevenlabs/post_call_audio.json"))).await;
     app.stop().await;
 }

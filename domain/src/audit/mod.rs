@@ -1,6 +1,9 @@
 //! Who did what, when, from where, and what came of it.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+
+use crate::{Fact, StreamId};
 
 /// An event of an `audit` stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,4 +38,15 @@ pub struct Recorded {
     /// More on it, free of personal data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+}
+
+impl Recorded {
+    /// The fact that it was done at a time.
+    pub fn at(self, time: DateTime<Utc>) -> Fact {
+        Fact {
+            stream: StreamId::audit(self.actor.clone()),
+            event: crate::Event::Audit(Event::Recorded(self)),
+            occurred_at: Some(time),
+        }
+    }
 }

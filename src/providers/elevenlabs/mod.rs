@@ -11,4 +11,4 @@ mod verify;
 mod wire;
 
 pub(super) use normalise::{audio, normalise, normalise_conversation, normalise_recording};
-pub(super) use verify::{SIGNATURE_HEADER, verify};
+pub(super) use verify::{SIGNATURE_HEADER, check_header, verify};

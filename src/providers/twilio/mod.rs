@@ -12,7 +12,7 @@ use domain::{Fact, PhoneIndex, Provider};
 
 use super::{Normalised, Webhook, key_of_bytes, key_of_parts};
 use params::Params;
-pub(super) use verify::{SIGNATURE_HEADER, verify};
+pub(super) use verify::{SIGNATURE_HEADER, check_header, verify};
 
 /// Translates one delivery.
 pub(super) fn normalise(

@@ -109,6 +109,12 @@ impl TestApp {
         }
     }
 
+    /// The name of its database.
+    pub fn database(&self) -> String {
+        let options = self.pool.connect_options();
+        options.get_database().unwrap().to_owned()
+    }
+
     pub fn app(&self) -> &bitacora::app::App {
         &self.running.as_ref().unwrap().app
     }

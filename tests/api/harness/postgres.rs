@@ -70,6 +70,23 @@ pub async fn superuser() -> PgConnection {
         .unwrap()
 }
 
+/// Ends every connection to a database, as a restart of the server does.
+/// Returns how many there were.
+pub async fn end_connections(database: &str) -> i64 {
+    let sql = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                where datname = $1 and pid <> pg_backend_pid()";
+    let query = sqlx::query_scalar(sql).bind(database);
+    query.fetch_one(&mut superuser().await).await.unwrap()
+}
+
+/// Makes a database refuse everybody from now on.
+pub async fn take_away(database: &str) {
+    let sql = format!("alter database {database} allow_connections false");
+    let taken = sqlx::query(&sql).execute(&mut superuser().await).await;
+    taken.unwrap();
+    end_connections(database).await;
+}
+
 /// The address of another database of the same server.
 fn at(url: &str, database: &str) -> String {
     format!("{}/{database}", url.rsplit_once('/').unwrap().0)
