@@ -596,7 +596,7 @@ async fn connections_that_died_while_idle_cost_nobody_an_answer() {
         let sent = ok(app.elevenlabs(call(&format!("conv_{round}"), 1))).await;
         assert_eq!(sent["status"], "accepted");
         let ended = postgres::end_connections(&app.database()).await;
-        assert!(ended > 1, "{ended}");
+        assert!(ended >= 1, "the writer has a connection of its own");
     }
     let sent = ok(app.elevenlabs(call("conv_last", 1))).await;
     assert_eq!(
