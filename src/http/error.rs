@@ -41,6 +41,11 @@ pub struct ErrorBody {
 }
 
 impl ErrorBody {
+    /// More on it.
+    pub const fn details(&self) -> Option<&serde_json::Value> {
+        self.details.as_ref()
+    }
+
     fn new(code: &str, message: impl Into<String>) -> Json<Self> {
         let message = message.into();
         Json(Self {

@@ -4,6 +4,7 @@
 
 mod audit;
 mod auth;
+mod body;
 mod context;
 mod deliveries;
 mod docs;

@@ -8,9 +8,11 @@ use poem::web::Data;
 use poem_openapi::param::Query;
 use poem_openapi::payload::{Json, Response};
 use poem_openapi::{ApiResponse, Object, OpenApi};
+use serde::Deserialize;
 
 use super::audit::{self, Act};
 use super::auth::{self, Access, Auth, Caller, Person};
+use super::body::Body;
 use super::error::Failure;
 use super::reply::{self, Page, Success};
 use super::time::Time;
@@ -19,7 +21,7 @@ use crate::accounts::{Login, NewUser, RegisterError};
 use crate::app::App;
 
 /// Who wants in.
-#[derive(Object)]
+#[derive(Deserialize, Object)]
 #[oai(example)]
 struct Credentials {
     /// E-mail address, in any case.
@@ -65,8 +67,9 @@ struct LoginAnswer {
 }
 
 /// A person to register.
-#[derive(Object)]
+#[derive(Deserialize, Object)]
 #[oai(example, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 struct NewUserBody {
     /// Full name.
     name: String,
@@ -140,9 +143,9 @@ impl Api {
     async fn login(
         &self,
         app: Data<&Arc<App>>,
-        body: Json<Credentials>,
+        body: Body<Credentials>,
     ) -> Result<Json<LoginAnswer>, Failure> {
-        let Json(Credentials { email, password }) = body;
+        let Body(Credentials { email, password }) = body;
         let from = context::current().remote_addr;
         let login = app.accounts.login(&email, password, &from).await?;
         // An address that is nobody's may still be somebody's: keep a keyed
@@ -215,7 +218,7 @@ impl Api {
         &self,
         app: Data<&Arc<App>>,
         auth: Auth,
-        body: Json<NewUserBody>,
+        body: Body<NewUserBody>,
     ) -> Result<Response<Created>, Failure> {
         let caller = Caller::from(auth);
         let act = register(&app, &caller, body.0);

@@ -290,20 +290,20 @@ async fn a_malformed_body_is_told_what_is_wrong_with_it() {
             b"{",
             "EOF while parsing",
         ),
-        ("nothing", "/api/auth/login", json_type, b"", "found null"),
+        ("nothing", "/api/auth/login", json_type, b"", "is no JSON"),
         (
             "no UTF-8",
             "/api/auth/login",
             json_type,
             b"\"\xff\"",
-            "invalid unicode",
+            "is no JSON",
         ),
         (
             "an array",
             "/api/auth/login",
             json_type,
             b"[]",
-            "Credentials",
+            "must be a JSON object",
         ),
     ];
     for (what, path, content_type, body, part) in rows {
@@ -317,6 +317,31 @@ async fn a_malformed_body_is_told_what_is_wrong_with_it() {
         let message = answer["message"].as_str().unwrap();
         assert!(message.contains(part), "{what}: {message}");
         assert_eq!(answer["message"], answer["error"], "{what}");
+    }
+    for (path, body, field, message) in [
+        ("/api/auth/login", json!({}), "email", "is required"),
+        (
+            "/api/auth/login",
+            json!({"email": "a@b"}),
+            "password",
+            "is required",
+        ),
+        (
+            "/api/auth/login",
+            json!({"email": 1, "password": "x"}),
+            "email",
+            "invalid type: integer `1`, expected a string",
+        ),
+        (
+            "/api/users",
+            json!({"name": "Ana", "email": "a@b", "password": "x", "role": "agent", "agentId": []}),
+            "agentId",
+            "invalid type: sequence, expected a string",
+        ),
+    ] {
+        let request = post(path, json_type, body.to_string().as_bytes());
+        let whole = format!("{field} {message}");
+        assert_error(path, request, invalid(field, message, &whole)).await;
     }
     for content_type in [
         Some("text/plain"),
