@@ -10,6 +10,7 @@
 //! clock, no random number and no sequence goes into one.
 
 pub mod audit_log;
+pub mod batches;
 pub mod call_details;
 pub mod engine;
 pub mod feed;
@@ -33,6 +34,7 @@ pub fn all(phones: &PhoneIndex) -> Vec<Arc<dyn Projection>> {
     vec![
         Arc::new(interactions::Interactions::new(phones.clone())),
         Arc::new(audit_log::AuditLog),
+        Arc::new(batches::Batches),
         Arc::new(users::Users),
     ]
 }
