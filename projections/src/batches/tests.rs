@@ -5,7 +5,6 @@
 mod facts;
 
 #[path = "../../tests/database/campaign.rs"]
-#[expect(dead_code, reason = "the tests with a database use the rest")]
 mod campaign;
 
 use domain::batch::{self, Discovered, Refused, Status, Uncertain};

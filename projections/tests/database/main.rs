@@ -6,6 +6,9 @@
 /// By the name that the workspace gives it.
 extern crate bitacora_projections as projections;
 
+mod batch_lists;
+mod batches;
+mod campaign;
 mod facts;
 mod harness;
 mod live;
