@@ -23,6 +23,14 @@ mod text;
 mod time;
 pub mod users;
 
+#[cfg(test)]
+#[path = "../tests/database/campaign.rs"]
+mod campaign;
+#[cfg(test)]
+#[path = "../tests/database/facts.rs"]
+#[expect(dead_code, reason = "the tests with a database use the rest")]
+mod facts;
+
 use std::sync::Arc;
 
 use domain::PhoneIndex;

@@ -21,6 +21,7 @@
 
 mod attempts;
 mod calls;
+mod change;
 mod fold;
 mod list;
 mod recipients;

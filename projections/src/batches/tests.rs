@@ -1,12 +1,5 @@
 //! The fold, without a database: all rows are in memory all the time.
 
-#[path = "../../tests/database/facts.rs"]
-#[expect(dead_code, reason = "the tests with a database use the rest")]
-mod facts;
-
-#[path = "../../tests/database/campaign.rs"]
-mod campaign;
-
 use domain::batch::{self, Discovered, Refused, Status, Uncertain};
 use domain::call::Outcome;
 use domain::event::Recorded;
@@ -14,8 +7,8 @@ use proptest::prelude::*;
 
 use super::fold::Tables;
 use super::row::Batch;
-use campaign::Campaign;
-use facts::*;
+use crate::campaign::Campaign;
+use crate::facts::*;
 
 /// Folds facts in this order, so many at a time.
 fn fold(facts: &[Told], at_a_time: usize) -> Tables {

@@ -1,9 +1,5 @@
 //! The fold, without a database.
 
-#[path = "../../tests/database/facts.rs"]
-#[expect(dead_code, reason = "the tests with a database use the rest")]
-mod facts;
-
 use chrono::TimeDelta;
 use domain::call::{self, Completed, Medium, Outcome};
 use domain::event::Recorded;
@@ -12,7 +8,7 @@ use domain::{Channel, Direction, Provider};
 use proptest::prelude::*;
 
 use super::*;
-use facts::*;
+use crate::facts::*;
 
 /// The facts as the ledger has them when they come in this order, one a second.
 fn ledger(facts: &[Told]) -> Vec<Recorded> {
