@@ -11,8 +11,11 @@
 
 mod harness;
 
+mod commands;
+mod crash;
 mod errors;
 mod ingest;
 mod interactions;
 mod ledger;
 mod openapi;
+mod replicas;

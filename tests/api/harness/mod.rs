@@ -2,6 +2,8 @@
 
 pub mod app;
 pub mod postgres;
+pub mod program;
+pub mod read_models;
 pub mod sign;
 
 pub use app::TestApp;

@@ -87,6 +87,11 @@ pub async fn take_away(database: &str) {
     end_connections(database).await;
 }
 
+/// The address of a database that [`fresh_database`] made.
+pub fn named(database: &str) -> String {
+    at(&server().superuser_url, database)
+}
+
 /// The address of another database of the same server.
 fn at(url: &str, database: &str) -> String {
     format!("{}/{database}", url.rsplit_once('/').unwrap().0)

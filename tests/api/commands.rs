@@ -1,0 +1,318 @@
+//! The commands, as an operator types them: what they print, and how they end.
+
+use sqlx::PgPool;
+
+use crate::harness::app::ok;
+use crate::harness::program::{SETTINGS, run};
+use crate::harness::read_models::assert_equal_a_rebuild;
+use crate::harness::{TestApp, fixture, postgres};
+
+const NOBODY_THERE: &str = "postgres://nobody@127.0.0.1:1/nothing";
+
+#[tokio::test]
+async fn a_setting_that_is_missing_or_wrong_is_named_and_ends_with_78() {
+    // The settings are looked at first: no database is needed to be told.
+    for (name, value, says) in [
+        (
+            "JWT_SECRET",
+            "",
+            "JWT_SECRET is not set: set it to a long random value",
+        ),
+        ("MICROSERVICE_TOKEN", "", "MICROSERVICE_TOKEN is not set"),
+        (
+            "PUBLIC_URL",
+            "cc.example.com",
+            "PUBLIC_URL must be like https://",
+        ),
+        (
+            "PUBLIC_URL",
+            "ftp://cc.example.com",
+            "PUBLIC_URL must be like https://",
+        ),
+        (
+            "TIMEZONE",
+            "Bogota",
+            "TIMEZONE must be a name of the IANA database like America/Bogota",
+        ),
+        (
+            "ELEVENLABS_BASE_URL",
+            "nowhere",
+            "ELEVENLABS_BASE_URL is no URL",
+        ),
+        (
+            "CORS_ALLOWED_ORIGINS",
+            "app.example.com",
+            "CORS_ALLOWED_ORIGINS must list origins like",
+        ),
+        (
+            "DATABASE_URL",
+            "nonsense",
+            "DATABASE_URL is no PostgreSQL address",
+        ),
+    ] {
+        let settings = [SETTINGS, &[("DATABASE_URL", NOBODY_THERE), (name, value)]].concat();
+        let ended = run(&["serve"], &settings, "").await;
+        assert_eq!(ended.code, Some(78), "{name}={value}: {ended:?}");
+        assert!(ended.stderr.contains(says), "{name}={value}: {ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_said_to_be_and_ends_with_69() {
+    let settings = [SETTINGS, &[("DATABASE_URL", NOBODY_THERE)]].concat();
+    for args in [
+        &["serve"][..],
+        &["migrate"],
+        &["replay", "--all"],
+        &[
+            "user",
+            "add",
+            "--name",
+            "Ana",
+            "--email",
+            "ana@example.com",
+            "--role",
+            "admin",
+            "--password-stdin",
+        ],
+    ] {
+        let ended = run(args, &settings, "a good password").await;
+        assert_eq!(ended.code, Some(69), "{args:?}: {ended:?}");
+        let says = "cannot connect to PostgreSQL: is DATABASE_URL right, and is the server up?";
+        assert!(ended.stderr.contains(says), "{args:?}: {ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_usage_is_explained_and_ends_with_2() {
+    for (args, says) in [
+        (&[][..], "Usage: bitacora"),
+        (&["dance"], "unrecognized subcommand 'dance'"),
+        (&["serve", "--prot", "1"], "--port"),
+        (&["serve", "--port", "x"], "'x'"),
+        (&["replay"], "<PROJECTION>"),
+        (&["replay", "interactions", "--all"], "cannot be used with"),
+        (&["user", "add", "--name", "Ana"], "--email"),
+        (
+            &[
+                "user",
+                "add",
+                "--name",
+                "Ana",
+                "--email",
+                "a@b.co",
+                "--role",
+                "boss",
+                "--password-stdin",
+            ],
+            "boss",
+        ),
+        (
+            &[
+                "user", "add", "--name", "Ana", "--email", "a@b.co", "--role", "admin",
+            ],
+            "--password-stdin",
+        ),
+    ] {
+        let ended = run(args, &[], "").await;
+        assert_eq!(ended.code, Some(2), "{args:?}: {ended:?}");
+        assert!(ended.stderr.contains(says), "{args:?}: {ended:?}");
+        assert!(ended.stdout.is_empty(), "{args:?}: {ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn help_teaches_each_command() {
+    for (args, teaches) in [
+        (
+            &["--help"][..],
+            &[
+                "serve",
+                "migrate",
+                "replay",
+                "user",
+                "openapi",
+                "Exit codes",
+                "DATABASE_URL",
+            ][..],
+        ),
+        (
+            &["serve", "--help"],
+            &[
+                "--api",
+                "--worker",
+                "JWT_SECRET",
+                "ELEVENLABS_WEBHOOK_SECRET",
+                "TWILIO_AUTH_TOKEN",
+                "PUBLIC_URL",
+            ],
+        ),
+        (&["migrate", "--help"], &["tables", "DATABASE_URL"]),
+        (
+            &["replay", "--help"],
+            &["interactions", "--all", "go on meanwhile"],
+        ),
+        (
+            &["user", "add", "--help"],
+            &["printf %s", "--password-stdin", "--role", "auditor"],
+        ),
+        (&["openapi", "--help"], &["OpenAPI document"]),
+    ] {
+        let secret = ("JWT_SECRET", "a secret that no help may show");
+        let ended = run(args, &[secret], "").await;
+        assert_eq!(ended.code, Some(0), "{args:?}: {ended:?}");
+        for word in teaches {
+            assert!(
+                ended.stdout.contains(word),
+                "{args:?} {word}: {}",
+                ended.stdout
+            );
+        }
+        assert!(!ended.stdout.contains(secret.1), "{args:?}");
+    }
+}
+
+#[tokio::test]
+async fn openapi_prints_the_document_that_is_committed() {
+    let ended = run(&["openapi"], &[], "").await;
+    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/bitacora.json");
+    assert_eq!(ended.code, Some(0));
+    assert_eq!(ended.stdout, std::fs::read_to_string(committed).unwrap());
+}
+
+#[tokio::test]
+async fn migrate_makes_the_tables_and_may_be_repeated() {
+    let url = postgres::database_of_an_ordinary_role().await;
+    for _ in 0..2 {
+        let ended = run(&["migrate"], &[("DATABASE_URL", &url)], "").await;
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+    }
+    let pool = PgPool::connect(&url).await.unwrap();
+    let sql = "select count(*) from events, deliveries, interactions";
+    let rows: i64 = sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap();
+    assert_eq!(rows, 0);
+}
+
+#[tokio::test]
+async fn a_database_that_a_newer_version_migrated_is_left_alone() {
+    let url = postgres::fresh_database().await;
+    let pool = PgPool::connect(&url).await.unwrap();
+    let newer =
+        "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+                 values (9999, 'from the future', true, '', 0)";
+    sqlx::query(newer).execute(&pool).await.unwrap();
+    let ended = run(&["migrate"], &[("DATABASE_URL", &url)], "").await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(
+        ended.stderr.contains("cannot migrate the database"),
+        "{ended:?}"
+    );
+}
+
+#[tokio::test]
+async fn somebody_who_was_added_may_log_in_and_nobody_is_added_badly() {
+    let app = TestApp::start().await;
+    let url = database_url(&app);
+    let add = |email: &'static str, password: &'static str| {
+        let args = [
+            "user",
+            "add",
+            "--name",
+            "Ana",
+            "--email",
+            email,
+            "--role",
+            "admin",
+            "--password-stdin",
+        ];
+        let url = url.clone();
+        async move { run(&args, &[("DATABASE_URL", &url)], password).await }
+    };
+    // A line end is the shell's, and no part of the password.
+    let ended = add("Ana@Example.com", "una contraseña\n").await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(
+        ended.stdout,
+        "User 1 <ana@example.com> may log in as admin.\n"
+    );
+    let login = |password: &str| {
+        let body = serde_json::json!({"email": "ana@example.com", "password": password});
+        app.post_as("nobody", "/api/auth/login", &body)
+    };
+    assert_eq!(
+        ok(login("una contraseña")).await["data"]["user"]["role"],
+        "admin"
+    );
+
+    for (email, password, says) in [
+        (
+            "ana@example.com",
+            "another password",
+            "a user with this e-mail address exists already",
+        ),
+        (
+            "eva@example.com",
+            "short",
+            "password must have 8 to 200 characters",
+        ),
+        (
+            "eva@example.com",
+            "",
+            "password must have 8 to 200 characters",
+        ),
+        ("eva", "a good password", "email is not an e-mail address"),
+    ] {
+        let ended = add(email, password).await;
+        assert_eq!(ended.code, Some(1), "{email}: {ended:?}");
+        assert!(ended.stderr.contains(says), "{email}: {ended:?}");
+        let said = format!("{}{}", ended.stdout, ended.stderr);
+        assert!(
+            password.is_empty() || !said.contains(password),
+            "{email}: {said}"
+        );
+    }
+    ok(login("una contraseña")).await;
+    assert_eq!(
+        app.count("select count(*) from events where aggregate_type = 'user'")
+            .await,
+        1
+    );
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn replay_folds_one_or_all_anew_and_tells_what_was_wrong() {
+    let app = TestApp::start().await;
+    ok(app.elevenlabs(fixture("elevenlabs/post_call_transcription.json"))).await;
+    app.settle().await;
+    let url = database_url(&app);
+    let replay = |what: &'static str| {
+        let url = url.clone();
+        async move { run(&["replay", what], &[("DATABASE_URL", &url)], "").await }
+    };
+    let by_hand = "update interactions set summary = 'mentira'";
+    sqlx::query(by_hand).execute(&app.pool).await.unwrap();
+    let ended = replay("messages").await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(
+        ended.stdout,
+        "interactions: rebuilt up to position 1\n  interactions: 1 rows differ from before\n",
+        "by the name of a table of it"
+    );
+    let ended = replay("--all").await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(
+        ended.stdout,
+        "interactions: rebuilt up to position 1\naudit_log: rebuilt up to position 1\nusers: rebuilt up to position 1\n"
+    );
+    let ended = replay("nonsense").await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let says = "there is no projection \"nonsense\"; there are: interactions, audit_log, users";
+    assert!(ended.stderr.contains(says), "{ended:?}");
+    assert_equal_a_rebuild(&app.pool).await;
+    app.stop().await;
+}
+
+fn database_url(app: &TestApp) -> String {
+    postgres::named(app.pool.connect_options().get_database().unwrap())
+}
