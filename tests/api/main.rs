@@ -19,3 +19,4 @@ mod interactions;
 mod ledger;
 mod openapi;
 mod replicas;
+mod scale;
