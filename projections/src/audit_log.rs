@@ -62,37 +62,22 @@ pub async fn list(
     before: Option<i64>,
     limit: i64,
 ) -> sqlx::Result<Vec<Entry>> {
-    let mut query = list_query("", filter, before, limit);
+    let mut query = list_query(filter, before, limit);
     // Not kept: each list is planned for the very values it filters by.
     let query = query.build_query_as().persistent(false);
     query.fetch_all(conn).await
 }
 
-/// PostgreSQL's plan for [`list`], line by line.
-///
-/// # Errors
-/// When the database fails.
-pub async fn explain(
-    conn: &mut PgConnection,
-    filter: &Filter,
-    before: Option<i64>,
-    limit: i64,
-) -> sqlx::Result<Vec<String>> {
-    let mut query = list_query("explain ", filter, before, limit);
-    query.build_query_scalar().fetch_all(conn).await
-}
-
 fn list_query<'a>(
-    prefix: &str,
     filter: &'a Filter,
     before: Option<i64>,
     limit: i64,
 ) -> QueryBuilder<'a, Postgres> {
-    let mut query = QueryBuilder::new(format!(
-        "{prefix}select position, occurred_at, recorded_at, actor, role, action, target, outcome,
+    let mut query = QueryBuilder::new(
+        "select position, occurred_at, recorded_at, actor, role, action, target, outcome,
                 from_address, request_id, detail
-         from audit_log where true"
-    ));
+         from audit_log where true",
+    );
     if let Some(actor) = &filter.actor {
         query.push(" and actor = ").push_bind(text::key(actor));
     }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, Row};
 
-pub use list::{Cursor, Filter, explain, list};
+pub use list::{Cursor, Filter, list};
 
 use crate::call_details::{self, CallDetail};
 use crate::engine::Projection;

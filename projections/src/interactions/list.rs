@@ -1,7 +1,7 @@
 //! The list of interactions: its filters, its pages and its search for words.
 //!
 //! No query here reads more than it must for a page, whatever the filters:
-//! `tests/database/plans.rs` looks at the plans.
+//! `tests/api/scale.rs` counts what it reads of a million.
 
 use chrono::{DateTime, Utc};
 use domain::{Channel, Direction, Provider};
@@ -73,32 +73,10 @@ pub async fn list(
         Some(q) => Some(Words::of(conn, q).await?),
         None => None,
     };
-    let mut query = list_query("", filter, words, after, limit);
+    let mut query = list_query(filter, words, after, limit);
     // Not kept: each list is planned for the very values it filters by.
     let query = query.build_query_as().persistent(false);
     query.fetch_all(conn).await
-}
-
-/// PostgreSQL's plans for [`list`], line by line.
-///
-/// # Errors
-/// When the database fails.
-pub async fn explain(
-    conn: &mut PgConnection,
-    filter: &Filter,
-    after: Option<&Cursor>,
-    limit: i64,
-) -> sqlx::Result<Vec<String>> {
-    let mut plans = Vec::new();
-    let mut words = None;
-    if let Some(q) = &filter.q {
-        let mut query = rare_query("explain ", &text::query(q));
-        plans = query.build_query_scalar().fetch_all(&mut *conn).await?;
-        words = Some(Words::of(conn, q).await?);
-    }
-    let mut query = list_query("explain ", filter, words, after, limit);
-    plans.extend(query.build_query_scalar::<String>().fetch_all(conn).await?);
-    Ok(plans)
 }
 
 /// What is known of the words of a search before the list is made.
@@ -112,7 +90,7 @@ enum Words {
 impl Words {
     async fn of(conn: &mut PgConnection, q: &str) -> sqlx::Result<Self> {
         let q = text::query(q);
-        let mut query = rare_query("", &q);
+        let mut query = rare_query(&q);
         let ids: Vec<String> = query.build_query_scalar().fetch_all(conn).await?;
         Ok(match ids.len() > RARE_ROWS_MAX {
             true => Self::Common(q),
@@ -124,8 +102,8 @@ impl Words {
 /// The interactions whose texts match a search, if they are few. The search is
 /// hidden from the planner in a sub-select: else it would expect common words,
 /// and read a whole table for two of them that never meet.
-fn rare_query<'a>(prefix: &str, q: &str) -> QueryBuilder<'a, Postgres> {
-    let mut query = QueryBuilder::new(format!("{prefix}select interaction_id from ("));
+fn rare_query<'a>(q: &str) -> QueryBuilder<'a, Postgres> {
+    let mut query = QueryBuilder::new("select interaction_id from (");
     for (table, then) in [("call_details", " union all "), ("messages", ") as found")] {
         query.push(format_args!(
             "select interaction_id from {table} where search @@ (select "
@@ -145,15 +123,12 @@ fn push_tsquery(query: &mut QueryBuilder<'_, Postgres>, q: &str) {
 /// Built from the filters that are there, so that the planner sees each query
 /// as it is and takes the index of its rarest filter.
 fn list_query<'a>(
-    prefix: &str,
     filter: &'a Filter,
     words: Option<Words>,
     after: Option<&'a Cursor>,
     limit: i64,
 ) -> QueryBuilder<'a, Postgres> {
-    let mut query = QueryBuilder::new(format!(
-        "{prefix}select {COLUMNS} from interactions where true"
-    ));
+    let mut query = QueryBuilder::new(format!("select {COLUMNS} from interactions where true"));
     let equal = [
         ("channel", filter.channel.map(|word| word.as_str().into())),
         ("status", filter.status.as_deref().map(text::key)),

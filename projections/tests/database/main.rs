@@ -13,6 +13,5 @@ mod facts;
 mod harness;
 mod live;
 mod past;
-mod plans;
 mod reads;
 mod rebuild;
