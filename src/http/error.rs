@@ -94,6 +94,9 @@ pub enum Failure {
     /// Something broke here; the logs tell, by the request id.
     #[oai(status = 500)]
     Internal(Json<ErrorBody>),
+    /// The provider refused or failed: `details` holds its words.
+    #[oai(status = 502)]
+    BadGateway(Json<ErrorBody>),
     /// Overloaded, or the database is away: try again.
     #[oai(status = 503)]
     Unavailable(
@@ -102,6 +105,9 @@ pub enum Failure {
         #[oai(header = "Retry-After")]
         u64,
     ),
+    /// The provider has not answered in time.
+    #[oai(status = 504)]
+    GatewayTimeout(Json<ErrorBody>),
 }
 
 impl Failure {
@@ -166,6 +172,20 @@ impl Failure {
         Self::Unavailable(ErrorBody::new("unavailable", message), RETRY_AFTER_SECS)
     }
 
+    /// The provider refused or failed; `details` are its words.
+    pub fn provider(message: &str, details: impl Into<serde_json::Value>) -> Self {
+        let mut body = ErrorBody::new("provider_error", message);
+        body.0.details = Some(details.into());
+        Self::BadGateway(body)
+    }
+
+    /// The provider has not answered in time; `details` say what becomes of it.
+    pub fn provider_timeout(message: &str, details: impl Into<serde_json::Value>) -> Self {
+        let mut body = ErrorBody::new("provider_timeout", message);
+        body.0.details = Some(details.into());
+        Self::GatewayTimeout(body)
+    }
+
     /// The code that the answer will carry.
     pub fn code(&self) -> &str {
         match self {
@@ -178,7 +198,9 @@ impl Failure {
             | Self::UnsupportedMediaType(body)
             | Self::TooMany(body, _)
             | Self::Internal(body)
-            | Self::Unavailable(body, _) => &body.code,
+            | Self::BadGateway(body)
+            | Self::Unavailable(body, _)
+            | Self::GatewayTimeout(body) => &body.code,
         }
     }
 

@@ -118,3 +118,42 @@ pub async fn head(pool: &PgPool) -> sqlx::Result<i64> {
         .fetch_one(pool)
         .await
 }
+
+/// The last event of one of these types in a stream.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn last_of(
+    pool: &PgPool,
+    aggregate_type: &str,
+    aggregate_id: &str,
+    event_types: &[&str],
+) -> sqlx::Result<Option<StoredEvent>> {
+    sqlx::query_as(
+        "select position, aggregate_type, aggregate_id, sequence, event_type, event_version, payload,
+                metadata, coalesce(occurred_at, recorded_at) as occurred_at, recorded_at, delivery_id
+           from events
+          where aggregate_type = $1 and aggregate_id = $2 and event_type = any($3)
+          order by sequence desc limit 1",
+    )
+    .bind(aggregate_type)
+    .bind(aggregate_id)
+    .bind(event_types)
+    .fetch_optional(pool)
+    .await
+}
+
+/// The batch that was submitted, or found, as the provider's batch of this id.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn submitted_as(pool: &PgPool, provider_batch_id: &str) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar(
+        "select aggregate_id from events
+          where event_type = 'batch.submitted' and payload -> 'batch' ->> 'id' = $1
+          order by position limit 1",
+    )
+    .bind(provider_batch_id)
+    .fetch_optional(pool)
+    .await
+}

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use cqrs_es::persist::{EventUpcaster, PersistedEventStore, SerializedEvent};
-use cqrs_es::{Aggregate, AggregateError, CqrsFramework};
+use cqrs_es::{Aggregate, AggregateError, CqrsFramework, EventStore};
 use domain::event::{event_type as event_type_named, upcast};
 use postgres_es::PostgresEventRepository;
 use sqlx::PgPool;
@@ -71,9 +71,7 @@ impl Store {
     where
         A: Aggregate<Services = ()>,
     {
-        let repository = PostgresEventRepository::new(self.pool.clone());
-        let store = PersistedEventStore::<_, A>::new_event_store(repository)
-            .with_upcasters(vec![Box::new(Upcasters)]);
+        let store = self.events_of::<A>();
         let framework = CqrsFramework::new(store, vec![], ());
         for attempt in 1.. {
             match framework
@@ -85,12 +83,7 @@ impl Store {
                 Err(AggregateError::UserError(refusal)) => {
                     return Err(CommandError::Refused(refusal));
                 }
-                // Its words may quote an event, and end in a log.
-                Err(AggregateError::DeserializationError(_)) => {
-                    let unreadable = "an event of the aggregate cannot be read";
-                    return Err(CommandError::Ledger(unreadable.to_owned()));
-                }
-                Err(error) => return Err(CommandError::Ledger(error.to_string())),
+                Err(error) => return Err(unusable(&error)),
             }
         }
         sqlx::query_scalar(
@@ -103,4 +96,34 @@ impl Store {
         .await
         .map_err(|error| CommandError::Ledger(error.to_string()))
     }
+
+    /// An aggregate as it stands; an unknown one as it is before its first
+    /// event.
+    ///
+    /// # Errors
+    /// [`CommandError::Ledger`] when it cannot be read.
+    pub async fn load<A>(&self, aggregate_id: &str) -> Result<A, CommandError<A::Error>>
+    where
+        A: Aggregate<Services = ()>,
+    {
+        let loaded = self.events_of::<A>().load_aggregate(aggregate_id).await;
+        loaded
+            .map(|context| context.aggregate)
+            .map_err(|error| unusable(&error))
+    }
+
+    fn events_of<A: Aggregate>(&self) -> PersistedEventStore<PostgresEventRepository, A> {
+        let repository = PostgresEventRepository::new(self.pool.clone());
+        PersistedEventStore::new_event_store(repository).with_upcasters(vec![Box::new(Upcasters)])
+    }
+}
+
+fn unusable<E: std::error::Error>(error: &AggregateError<E>) -> CommandError<E> {
+    CommandError::Ledger(match error {
+        // Its words may quote an event, and end in a log.
+        AggregateError::DeserializationError(_) => {
+            "an event of the aggregate cannot be read".to_owned()
+        }
+        error => error.to_string(),
+    })
 }

@@ -13,9 +13,9 @@ pub enum Command {
     Request(Box<Requested>),
     /// Send the order now.
     AttemptSubmit {
-        /// Whether the provider was searched for the last attempt, in vain.
-        /// Without it an uncertain order is not sent again.
-        looked_up: bool,
+        /// The attempt that the provider was searched for, in vain. Without it
+        /// an uncertain one is not followed by another.
+        looked_up: Option<u32>,
     },
     /// The provider has it: it answered, or the order was found there.
     ReportSubmitted {
@@ -61,9 +61,10 @@ pub enum Command {
     },
     /// Say so to the provider now.
     AttemptRetry {
-        /// Whether the provider's count of retries was looked at, and has not
-        /// risen. Without it an uncertain retry is not sent again.
-        looked_up: bool,
+        /// The attempt since which the provider's count of retries was looked
+        /// at and has not risen. Without it an uncertain one is not followed by
+        /// another.
+        looked_up: Option<u32>,
     },
     /// The provider calls them again.
     ReportRetried {

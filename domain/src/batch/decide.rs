@@ -78,7 +78,7 @@ impl Batch {
         }
     }
 
-    fn attempt_submit(&self, looked_up: bool) -> Decision {
+    fn attempt_submit(&self, looked_up: Option<u32>) -> Decision {
         let (done, given_up) = (Error::AlreadySubmitted, Error::SubmitRefused);
         let attempt = self.submit.next_attempt(looked_up, done, given_up)?;
         Ok(vec![Event::SubmitAttempted(Attempted { attempt })])
@@ -129,8 +129,9 @@ impl Batch {
     /// To stop what is stopped harms nobody, so an uncertain attempt is simply
     /// repeated.
     fn attempt_cancel(&self) -> Decision {
+        let looked_up = Some(self.cancel.attempt());
         let (done, given_up) = (Error::AlreadyCancelled, Error::NotRequested);
-        let attempt = self.cancel.next_attempt(true, done, given_up)?;
+        let attempt = self.cancel.next_attempt(looked_up, done, given_up)?;
         Ok(vec![Event::CancelAttempted(Attempted { attempt })])
     }
 
@@ -165,7 +166,7 @@ impl Batch {
         })])
     }
 
-    fn attempt_retry(&self, looked_up: bool) -> Decision {
+    fn attempt_retry(&self, looked_up: Option<u32>) -> Decision {
         let (done, given_up) = (Error::NotRequested, Error::NotRequested);
         let attempt = self.retry.next_attempt(looked_up, done, given_up)?;
         Ok(vec![Event::RetryAttempted(Attempted { attempt })])

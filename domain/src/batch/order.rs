@@ -45,7 +45,7 @@ impl Order {
     /// not: `done` or `given_up` in the words of the order.
     pub(super) fn next_attempt(
         &self,
-        looked_up: bool,
+        looked_up: Option<u32>,
         done: Error,
         given_up: Error,
     ) -> Result<u32, Error> {
@@ -53,7 +53,7 @@ impl Order {
             Self::None => Err(Error::NotRequested),
             Self::Done => Err(done),
             Self::Attempted(_) => Err(Error::UnderWay),
-            Self::Uncertain(_) if !looked_up => Err(Error::Uncertain),
+            Self::Uncertain(attempt) if looked_up != Some(*attempt) => Err(Error::Uncertain),
             Self::Failed(refused) if !refused.retryable => Err(given_up),
             Self::Wanted | Self::Uncertain(_) | Self::Failed(_) => Ok(self.attempt() + 1),
         }

@@ -49,7 +49,7 @@ fn what_cannot_be_cancelled_is_refused_by_name() {
     let mut refused_for_good = requested();
     tell(
         &mut refused_for_good,
-        Command::AttemptSubmit { looked_up: false },
+        Command::AttemptSubmit { looked_up: None },
     )
     .unwrap();
     tell(
@@ -97,7 +97,7 @@ fn those_who_were_not_reached_are_called_again() {
     assert_eq!(batch.status(), Status::PartiallyCompleted);
     assert_eq!(tell(&mut batch, retry()), Ok(vec!["batch.retry_requested"]));
     assert_eq!(tell(&mut batch, retry()), Ok(vec![]), "it is on its way");
-    tell(&mut batch, Command::AttemptRetry { looked_up: false }).unwrap();
+    tell(&mut batch, Command::AttemptRetry { looked_up: None }).unwrap();
     let report = || Command::ReportRetried {
         batch: snapshot("pending", 1, 90),
     };
@@ -118,7 +118,7 @@ fn a_batch_may_be_retried_and_cancelled_again() {
     for round in 1..=3_i64 {
         tell(&mut batch, retry()).unwrap();
         assert_eq!(batch.retry_from(), round - 1);
-        tell(&mut batch, Command::AttemptRetry { looked_up: false }).unwrap();
+        tell(&mut batch, Command::AttemptRetry { looked_up: None }).unwrap();
         let answer = snapshot("pending", round, 100 * round);
         tell(&mut batch, Command::ReportRetried { batch: answer }).unwrap();
         assert_eq!(
@@ -152,16 +152,16 @@ fn what_cannot_be_retried_is_refused_by_name() {
 fn an_uncertain_retry_is_looked_up_before_the_next() {
     let mut batch = finished();
     tell(&mut batch, retry()).unwrap();
-    tell(&mut batch, Command::AttemptRetry { looked_up: false }).unwrap();
+    tell(&mut batch, Command::AttemptRetry { looked_up: None }).unwrap();
     let reason = "timed out".into();
     tell(
         &mut batch,
         Command::ReportRetryUncertain { attempt: 1, reason },
     )
     .unwrap();
-    let blind = tell(&mut batch, Command::AttemptRetry { looked_up: false });
+    let blind = tell(&mut batch, Command::AttemptRetry { looked_up: None });
     assert_eq!(blind, Err(Error::Uncertain));
-    tell(&mut batch, Command::AttemptRetry { looked_up: true }).unwrap();
+    tell(&mut batch, Command::AttemptRetry { looked_up: Some(1) }).unwrap();
 }
 
 #[test]

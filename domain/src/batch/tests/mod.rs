@@ -86,7 +86,7 @@ fn requested() -> Batch {
 
 fn submitted() -> Batch {
     let mut batch = requested();
-    tell(&mut batch, Command::AttemptSubmit { looked_up: false }).unwrap();
+    tell(&mut batch, Command::AttemptSubmit { looked_up: None }).unwrap();
     let batch_at = snapshot("pending", 0, 1);
     let report = Command::ReportSubmitted {
         adopted: false,

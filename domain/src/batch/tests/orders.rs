@@ -6,7 +6,7 @@ use super::*;
 fn an_order_is_requested_attempted_and_submitted() {
     let mut batch = requested();
     assert_eq!(batch.status(), Status::Pending);
-    let attempt = || Command::AttemptSubmit { looked_up: false };
+    let attempt = || Command::AttemptSubmit { looked_up: None };
     assert_eq!(
         tell(&mut batch, attempt()),
         Ok(vec!["batch.submit_attempted"])
@@ -46,8 +46,8 @@ fn an_order_has_1_to_10_000_recipients() {
 #[test]
 fn only_one_may_send_at_a_time() {
     let mut batch = requested();
-    tell(&mut batch, Command::AttemptSubmit { looked_up: false }).unwrap();
-    for looked_up in [false, true] {
+    tell(&mut batch, Command::AttemptSubmit { looked_up: None }).unwrap();
+    for looked_up in [None, Some(1)] {
         let second = tell(&mut batch, Command::AttemptSubmit { looked_up });
         assert_eq!(second, Err(Error::UnderWay));
     }
@@ -56,7 +56,7 @@ fn only_one_may_send_at_a_time() {
 #[test]
 fn an_uncertain_attempt_is_looked_up_before_the_next() {
     let mut batch = requested();
-    tell(&mut batch, Command::AttemptSubmit { looked_up: false }).unwrap();
+    tell(&mut batch, Command::AttemptSubmit { looked_up: None }).unwrap();
     let uncertain = || Command::ReportSubmitUncertain {
         attempt: 1,
         reason: "timed out".into(),
@@ -66,9 +66,9 @@ fn an_uncertain_attempt_is_looked_up_before_the_next() {
         Ok(vec!["batch.submit_uncertain"])
     );
     assert_eq!(tell(&mut batch, uncertain()), Ok(vec![]));
-    let blind = tell(&mut batch, Command::AttemptSubmit { looked_up: false });
+    let blind = tell(&mut batch, Command::AttemptSubmit { looked_up: None });
     assert_eq!(blind, Err(Error::Uncertain));
-    tell(&mut batch, Command::AttemptSubmit { looked_up: true }).unwrap();
+    tell(&mut batch, Command::AttemptSubmit { looked_up: Some(1) }).unwrap();
     assert_eq!(batch.submit(), &Order::Attempted(2));
     assert_eq!(
         tell(&mut batch, uncertain()),
@@ -80,7 +80,7 @@ fn an_uncertain_attempt_is_looked_up_before_the_next() {
 #[test]
 fn what_was_found_at_the_provider_is_adopted() {
     let mut batch = requested();
-    tell(&mut batch, Command::AttemptSubmit { looked_up: false }).unwrap();
+    tell(&mut batch, Command::AttemptSubmit { looked_up: None }).unwrap();
     let reason = "killed".into();
     tell(
         &mut batch,
@@ -118,15 +118,15 @@ fn a_second_batch_for_one_order_is_not_taken_for_the_first() {
 #[test]
 fn a_refusal_for_now_is_tried_again_and_one_for_good_is_not() {
     let mut batch = requested();
-    tell(&mut batch, Command::AttemptSubmit { looked_up: false }).unwrap();
+    tell(&mut batch, Command::AttemptSubmit { looked_up: None }).unwrap();
     tell(&mut batch, Command::ReportSubmitFailed(refused(1, true))).unwrap();
     assert_eq!(batch.status(), Status::Pending);
-    tell(&mut batch, Command::AttemptSubmit { looked_up: false }).unwrap();
+    tell(&mut batch, Command::AttemptSubmit { looked_up: None }).unwrap();
     let failed = || Command::ReportSubmitFailed(refused(2, false));
     assert_eq!(tell(&mut batch, failed()), Ok(vec!["batch.submit_failed"]));
     assert_eq!(tell(&mut batch, failed()), Ok(vec![]));
     assert_eq!(batch.status(), Status::Failed);
-    let again = tell(&mut batch, Command::AttemptSubmit { looked_up: true });
+    let again = tell(&mut batch, Command::AttemptSubmit { looked_up: Some(1) });
     assert_eq!(again, Err(Error::SubmitRefused));
 }
 
