@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::accounts::Accounts;
+use crate::batches::Live;
 use crate::clock;
 use crate::config::Config;
 use crate::ledger::{self, Store, Writer};
@@ -39,6 +40,8 @@ pub struct App {
     pub store: Store,
     /// What we ask of ElevenLabs.
     pub elevenlabs: client::Client,
+    /// The batches that somebody watches.
+    pub live: Live,
     /// The read models.
     pub engine: Engine,
     /// The one way to look up a phone.
@@ -82,6 +85,7 @@ impl App {
                 source.clone(),
             ),
             engine: Engine::new(pool.clone(), projections::all(&phone_index)),
+            live: Live::default(),
             started_at: source.now(),
             store,
             config,

@@ -90,6 +90,11 @@ pub struct ServeSettings {
           value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub reconcile_grace_seconds: u64,
 
+    /// Seconds after which a stream of a batch's status is closed.
+    #[arg(long, env = "SSE_TIMEOUT_SECONDS", default_value_t = 1800,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub sse_timeout_seconds: u64,
+
     /// Where "today" is, by its name in the IANA database.
     #[arg(long, env = "TIMEZONE", default_value = "America/Bogota")]
     pub timezone: String,
@@ -198,6 +203,8 @@ pub struct Config {
     pub reconcile_every: Duration,
     /// How late a webhook may be before it counts as missing.
     pub reconcile_grace: Duration,
+    /// After how long a stream of a batch's status is closed.
+    pub sse_timeout: Duration,
     /// Where "today" is.
     pub timezone: chrono_tz::Tz,
     /// Tokens of our other services.
@@ -247,6 +254,7 @@ impl Config {
             batch_poll: Duration::from_secs(settings.batch_poll_seconds),
             reconcile_every: Duration::from_secs(settings.reconcile_seconds),
             reconcile_grace: Duration::from_secs(settings.reconcile_grace_seconds),
+            sse_timeout: Duration::from_secs(settings.sse_timeout_seconds),
             timezone: timezone(&settings.timezone)?,
             service_tokens: required(&settings.microservice_token, "MICROSERVICE_TOKEN")?,
             jwt_secrets,

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use domain::batch::{Batch, Command, Error as Refusal, Order, Refused, Snapshot};
+use futures_util::StreamExt;
+use projections::batches;
 
 use super::{Kind, lookup};
 use crate::app::App;
@@ -31,6 +33,11 @@ const ARRIVES_WITHIN: Duration = Duration::from_secs(20);
 const LOOK_SOON: Duration = Duration::from_millis(500);
 /// When to look again for an attempt that is not there and may still arrive.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// Batches that are read at once.
+pub(super) const PAGE: i64 = 100;
+/// Requests to the provider at one time, of one kind of background work.
+pub(super) const AT_ONCE: usize = 4;
 
 /// Nothing is to be done before this has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,9 +74,36 @@ pub(super) async fn until_settled(
         if now + pause >= deadline {
             break;
         }
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = app.stopping.cancelled() => break,
+        }
     }
     Ok(())
+}
+
+/// Drives every batch on that has an open order.
+///
+/// # Errors
+/// When the read models do not answer.
+pub async fn drive_open_orders(app: &App) -> anyhow::Result<()> {
+    let mut after = None;
+    loop {
+        let mut conn = app.pool.acquire().await?;
+        let page = batches::open_orders(&mut conn, after.as_ref(), PAGE).await?;
+        drop(conn);
+        let Some(last) = page.last() else {
+            return Ok(());
+        };
+        after = Some(last.cursor());
+        let work = futures_util::stream::iter(page).map(|batch| async move {
+            if let Err(error) = drive(app, &batch.id).await {
+                let error = format!("{error:#}");
+                tracing::warn!(batch_id = batch.id, error, "could not drive an order on");
+            }
+        });
+        work.buffer_unordered(AT_ONCE).collect::<()>().await;
+    }
 }
 
 struct Driver<'a> {

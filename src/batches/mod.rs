@@ -12,7 +12,10 @@
 //! answer says that it is still under way.
 
 mod drive;
+mod live;
 mod lookup;
+mod monitor;
+mod reconcile;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +23,10 @@ use std::time::Duration;
 
 use domain::batch::{self, Batch, Command, Order, Refused, Requested, Snapshot};
 
-pub use drive::{Pause, drive};
+pub use drive::{Pause, drive, drive_open_orders};
+pub use live::{Live, News, READ_MODELS, Status, read as read_status};
+pub use monitor::Monitor;
+pub use reconcile::{Recovered, reconcile, recover_call};
 
 use crate::app::App;
 use crate::ledger::{CommandError, events};

@@ -159,6 +159,11 @@ impl Failure {
         ))
     }
 
+    /// The body is of a type that is not understood.
+    pub fn unsupported_media_type(message: &str) -> Self {
+        Self::UnsupportedMediaType(ErrorBody::new("unsupported_media_type", message))
+    }
+
     /// Too many requests.
     pub fn too_many(message: &str, retry_after_secs: u64) -> Self {
         Self::TooMany(

@@ -5,6 +5,10 @@
 mod audit;
 mod auth;
 mod body;
+mod batch_calling;
+mod batch_calls;
+mod batch_order;
+mod batch_view;
 mod context;
 mod deliveries;
 mod docs;
@@ -18,6 +22,7 @@ mod params;
 mod projections;
 mod range;
 mod reply;
+mod status_stream;
 mod time;
 mod users;
 mod webhooks;
@@ -41,6 +46,8 @@ enum Tag {
     Webhooks,
     /// Calls, WhatsApp conversations and SMS.
     Interactions,
+    /// Many calls ordered at once, and what became of each.
+    Batches,
     /// What happened, as it was recorded.
     Ledger,
     /// Logins and people.
@@ -51,10 +58,14 @@ enum Tag {
 
 /// Largest body of a request to the API.
 const API_BODY_BYTES_MAX: usize = 1 << 20;
+/// Largest body of an order: 10,000 recipients with their variables.
+const ORDER_BODY_BYTES_MAX: usize = 32 << 20;
 
 type Apis = (
     webhooks::Api,
     interactions::Api,
+    batch_calling::Api,
+    batch_calls::Api,
     ledger::Api,
     deliveries::Api,
     audit::Api,
@@ -68,6 +79,8 @@ fn service() -> OpenApiService<Apis, ()> {
     let apis = (
         webhooks::Api,
         interactions::Api,
+        batch_calling::Api,
+        batch_calls::Api,
         ledger::Api,
         deliveries::Api,
         audit::Api,
@@ -164,9 +177,13 @@ async fn within_limits<E: Endpoint>(
         Method::GET | Method::HEAD | Method::OPTIONS
     );
     if has_body && !request.uri().path().starts_with("/webhook") {
-        let read = request.take_body().into_bytes_limit(API_BODY_BYTES_MAX);
+        let bytes_max = match request.uri().path() {
+            "/api/batch-calling/submit" => ORDER_BODY_BYTES_MAX,
+            _ => API_BODY_BYTES_MAX,
+        };
+        let read = request.take_body().into_bytes_limit(bytes_max);
         let body = read.await.map_err(|error| match error {
-            ReadBodyError::PayloadTooLarge => Failure::too_large(API_BODY_BYTES_MAX).into(),
+            ReadBodyError::PayloadTooLarge => Failure::too_large(bytes_max).into(),
             error => poem::Error::from(error),
         })?;
         request.set_body(body);

@@ -38,6 +38,19 @@ pub struct Page<T: Type + ParseFromJSON + ToJSON + Send + Sync> {
     next_cursor: Option<String>,
 }
 
+/// A page of a list, in words too.
+#[derive(Debug, Object)]
+pub struct MessagePage<T: Type + ParseFromJSON + ToJSON + Send + Sync> {
+    /// Always `true`.
+    success: bool,
+    /// Words for people, in Spanish.
+    message: String,
+    /// The rows.
+    data: Vec<T>,
+    /// Pass it as `cursor` to get the next page; `null` on the last.
+    next_cursor: Option<String>,
+}
+
 /// What a command answers: its data, and the position of its last event.
 pub type Commanded<T> = Response<Json<Success<T>>>;
 
@@ -46,6 +59,18 @@ pub fn success<T: Type + ParseFromJSON + ToJSON + Send + Sync>(data: T) -> Json<
     Json(Success {
         success: true,
         message: None,
+        data,
+    })
+}
+
+/// A success with data, in words too.
+pub fn told<T: Type + ParseFromJSON + ToJSON + Send + Sync>(
+    data: T,
+    message: &str,
+) -> Json<Success<T>> {
+    Json(Success {
+        success: true,
+        message: Some(message.to_owned()),
         data,
     })
 }
@@ -117,5 +142,22 @@ pub fn page<R, C: Serialize, T: Type + ParseFromJSON + ToJSON + Send + Sync>(
         success: true,
         data: rows.into_iter().map(show).collect(),
         next_cursor,
+    })
+}
+
+/// A page of rows, as [`page`], in words too.
+pub fn message_page<R, C: Serialize, T: Type + ParseFromJSON + ToJSON + Send + Sync>(
+    message: &str,
+    rows: Vec<R>,
+    limit: i64,
+    cursor_of: impl Fn(&R) -> C,
+    show: impl Fn(R) -> T,
+) -> Json<MessagePage<T>> {
+    let Json(page) = page(rows, limit, cursor_of, show);
+    Json(MessagePage {
+        success: true,
+        message: message.to_owned(),
+        data: page.data,
+        next_cursor: page.next_cursor,
     })
 }

@@ -157,3 +157,24 @@ pub async fn submitted_as(pool: &PgPool, provider_batch_id: &str) -> sqlx::Resul
     .fetch_optional(pool)
     .await
 }
+
+/// The streams of batches and calls that grew behind a position: position, kind
+/// and id, in the order of the ledger.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn grown(
+    pool: &PgPool,
+    after: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<(i64, String, String)>> {
+    sqlx::query_as(
+        "select position, aggregate_type, aggregate_id from events
+          where position > $1 and aggregate_type in ('batch', 'call')
+          order by position limit $2",
+    )
+    .bind(after)
+    .bind(limit)
+    .fetch_all(pool)
+    .await
+}

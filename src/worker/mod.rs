@@ -1,6 +1,8 @@
 //! The background work: loops around steps that each know by the database
 //! alone what is to be done, so that a kill at any moment costs nothing.
 
+mod batches;
+mod lease;
 pub mod news;
 mod project;
 
@@ -26,5 +28,8 @@ pub fn start(app: &Arc<App>) -> JoinSet<()> {
     }
     until_stopped(Box::pin(project::rebuild_when_due(app.clone())));
     until_stopped(Box::pin(project::measure(app.clone())));
+    until_stopped(Box::pin(batches::drive(app.clone())));
+    until_stopped(Box::pin(batches::monitor(app.clone())));
+    until_stopped(Box::pin(batches::reconcile(app.clone())));
     tasks
 }

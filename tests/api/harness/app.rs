@@ -255,6 +255,7 @@ pub fn config() -> Config {
         batch_poll: Duration::from_secs(10),
         reconcile_every: Duration::from_secs(300),
         reconcile_grace: Duration::from_secs(120),
+        sse_timeout: Duration::from_secs(1800),
         timezone: "America/Bogota".parse().unwrap(),
         service_tokens: vec![SERVICE_TOKEN.to_owned()],
         jwt_secrets: vec![JWT_SECRET.to_owned()],

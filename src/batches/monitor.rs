@@ -1,0 +1,168 @@
+//! Looks at the provider's lists: how the batches that it is calling stand, and
+//! which it has that nobody ordered here. Only what is new gets on the ledger.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use domain::batch::{self, Batch, Command, Discovered, Snapshot};
+use futures_util::StreamExt;
+use projections::batches;
+
+use super::drive::{AT_ONCE, PAGE};
+use crate::app::App;
+use crate::ledger::{CommandError, events};
+use crate::providers::http;
+
+/// Pages of the workspace's list that are read, at the first look.
+const PAGES_MAX: usize = 50;
+/// How long to wait for the read model before the look is left for the next.
+const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(5);
+
+/// Looks, and remembers which batches need not be asked for again.
+#[derive(Debug, Default)]
+pub struct Monitor {
+    /// By the provider's ids.
+    known: HashSet<String>,
+}
+
+impl Monitor {
+    /// One look at everything.
+    ///
+    /// # Errors
+    /// When the database or the provider's list of batches does not answer. A
+    /// batch that cannot be read harms no other.
+    pub async fn run_once(&mut self, app: &App) -> anyhow::Result<()> {
+        self.discover(app).await?;
+        observe_unsettled(app).await
+    }
+
+    /// Takes on record what others made. The list is newest first, so the first
+    /// page without anything new ends it.
+    async fn discover(&mut self, app: &App) -> anyhow::Result<()> {
+        let mut last_doc: Option<String> = None;
+        for _ in 0..PAGES_MAX {
+            let page = app
+                .elevenlabs
+                .list_batches(None, last_doc.as_deref())
+                .await?;
+            let unknown = page
+                .batches
+                .iter()
+                .filter(|it| !self.known.contains(&it.id));
+            let unknown: Vec<_> = unknown.cloned().collect();
+            if unknown.is_empty() {
+                break;
+            }
+            self.take(app, unknown).await?;
+            last_doc = page.next_doc;
+            if last_doc.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, app: &App, found: Vec<Snapshot>) -> anyhow::Result<()> {
+        // What made a batch that was listed is on the ledger by now: an attempt
+        // is recorded before it goes out. So once the read model is here it
+        // shows every order that one of these may be.
+        let head = events::head(&app.pool).await?;
+        if !app
+            .engine
+            .wait_for(&["batches"], head, CAUGHT_UP_WITHIN)
+            .await?
+        {
+            anyhow::bail!("the read model of batches is behind");
+        }
+        let open = open_submits(app).await?;
+        for batch in found {
+            let mut conn = app.pool.acquire().await?;
+            let known = batches::find(&mut conn, &batch.id).await?.is_some();
+            drop(conn);
+            if known {
+                self.known.insert(batch.id);
+            } else if !open
+                .iter()
+                .any(|order| order.requested().is_some_and(|it| it.resembles(&batch)))
+            {
+                let id = batch.id.clone();
+                discovered(app, batch).await?;
+                self.known.insert(id);
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn discovered(app: &App, batch: Snapshot) -> anyhow::Result<()> {
+    let id = batch::discovered_id(&batch.id);
+    let through = "workspace".to_owned();
+    let found = Discovered { through, batch };
+    let command = || Command::Discover(found.clone());
+    match app.store.execute::<Batch>(&id, command, metadata()).await {
+        Ok(_) | Err(CommandError::Refused(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The orders that may be at the provider without our knowing as what.
+async fn open_submits(app: &App) -> anyhow::Result<Vec<Batch>> {
+    let (mut open, mut after) = (Vec::new(), None);
+    loop {
+        let mut conn = app.pool.acquire().await?;
+        let page = batches::open_orders(&mut conn, after.as_ref(), PAGE).await?;
+        drop(conn);
+        let Some(last) = page.last() else {
+            return Ok(open);
+        };
+        after = Some(last.cursor());
+        for row in page.iter().filter(|row| row.batch_id.is_none()) {
+            open.push(app.store.load::<Batch>(&row.id).await?);
+        }
+    }
+}
+
+/// Looks at every batch that the provider may still change.
+async fn observe_unsettled(app: &App) -> anyhow::Result<()> {
+    let mut after = None;
+    loop {
+        let mut conn = app.pool.acquire().await?;
+        let page = batches::unsettled(&mut conn, after.as_ref(), PAGE).await?;
+        drop(conn);
+        let Some(last) = page.last() else {
+            return Ok(());
+        };
+        after = Some(last.cursor());
+        let work = futures_util::stream::iter(page).map(|row| async move {
+            if let Err(error) = observe(app, &row).await {
+                let error = format!("{error:#}");
+                tracing::warn!(batch_id = row.id, error, "could not look at a batch");
+            }
+        });
+        work.buffer_unordered(AT_ONCE).collect::<()>().await;
+    }
+}
+
+async fn observe(app: &App, row: &batches::Batch) -> anyhow::Result<()> {
+    let Some(provider_batch_id) = &row.batch_id else {
+        return Ok(());
+    };
+    let seen = match app.elevenlabs.get_batch(provider_batch_id).await {
+        Ok(seen) => seen,
+        // Somebody deleted it there. What is known of it stays.
+        Err(http::Error::Refused(refusal)) if refusal.status == 404 => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let command = || Command::Observe {
+        batch: seen.batch.clone(),
+        recipients: seen.recipients.clone(),
+    };
+    app.store
+        .execute::<Batch>(&row.id, command, metadata())
+        .await?;
+    Ok(())
+}
+
+fn metadata() -> HashMap<String, String> {
+    HashMap::from([("actor".to_owned(), "worker".to_owned())])
+}
