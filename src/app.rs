@@ -121,7 +121,7 @@ impl App {
 /// # Errors
 /// When the address is wrong or nobody answers there.
 pub async fn connect(url: &str, connections_max: u32) -> anyhow::Result<PgPool> {
-    let options: PgConnectOptions = url.parse().context(
+    let options = connect_options(url).context(
         "DATABASE_URL is no PostgreSQL address (postgres://user:password@host:port/database)",
     )?;
     let options = options.application_name("bitacora");
@@ -146,4 +146,13 @@ pub async fn connect(url: &str, connections_max: u32) -> anyhow::Result<PgPool> 
         })
         .connect_lazy_with(options);
     Ok(pool)
+}
+
+/// sqlx takes any scheme for its own.
+fn connect_options(url: &str) -> sqlx::Result<PgConnectOptions> {
+    let schemes = ["postgres://", "postgresql://"];
+    if !schemes.iter().any(|scheme| url.starts_with(scheme)) {
+        return Err(sqlx::Error::Configuration("it has another scheme".into()));
+    }
+    url.parse()
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::{Parser, Subcommand};
+use clap::{ArgGroup, Parser, Subcommand};
 use domain::user::Role;
 use indicatif::{ProgressBar, ProgressStyle};
 use projections::Engine;
@@ -57,12 +57,13 @@ enum Command {
     /// Fold read models anew from the whole ledger, beside the live ones.
     ///
     /// Reads and webhooks go on meanwhile; the new tables replace the old ones at the end.
+    #[command(group(ArgGroup::new("which").required(true)))]
     Replay {
         /// A projection or one of its tables, such as `interactions`.
-        #[arg(required_unless_present = "all")]
+        #[arg(group = "which")]
         projection: Option<String>,
         /// Every projection.
-        #[arg(long, conflicts_with = "projection")]
+        #[arg(long, group = "which")]
         all: bool,
     },
     /// Manage people.

@@ -4,11 +4,11 @@
 
 mod audit;
 mod auth;
-mod body;
 mod batch_calling;
 mod batch_calls;
 mod batch_order;
 mod batch_view;
+mod body;
 mod context;
 mod deliveries;
 mod docs;

@@ -49,6 +49,11 @@ async fn a_setting_that_is_missing_or_wrong_is_named_and_ends_with_78() {
             "nonsense",
             "DATABASE_URL is no PostgreSQL address",
         ),
+        (
+            "DATABASE_URL",
+            "mysql://localhost/x",
+            "DATABASE_URL is no PostgreSQL address",
+        ),
     ] {
         let settings = [SETTINGS, &[("DATABASE_URL", NOBODY_THERE), (name, value)]].concat();
         let ended = run(&["serve"], &settings, "").await;
@@ -90,7 +95,7 @@ async fn wrong_usage_is_explained_and_ends_with_2() {
         (&["dance"], "unrecognized subcommand 'dance'"),
         (&["serve", "--prot", "1"], "--port"),
         (&["serve", "--port", "x"], "'x'"),
-        (&["replay"], "<PROJECTION>"),
+        (&["replay"], "<PROJECTION|--all>"),
         (&["replay", "interactions", "--all"], "cannot be used with"),
         (&["user", "add", "--name", "Ana"], "--email"),
         (
@@ -177,7 +182,8 @@ async fn openapi_prints_the_document_that_is_committed() {
     let ended = run(&["openapi"], &[], "").await;
     let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/bitacora.json");
     assert_eq!(ended.code, Some(0));
-    assert_eq!(ended.stdout, std::fs::read_to_string(committed).unwrap());
+    let same = ended.stdout == std::fs::read_to_string(committed).unwrap();
+    assert!(same, "run `make openapi`");
 }
 
 #[tokio::test]
@@ -301,14 +307,21 @@ async fn replay_folds_one_or_all_anew_and_tells_what_was_wrong() {
     );
     let ended = replay("--all").await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert_eq!(
-        ended.stdout,
-        "interactions: rebuilt up to position 1\naudit_log: rebuilt up to position 1\nusers: rebuilt up to position 1\n"
-    );
+    let rebuilt: Vec<&str> = ended
+        .stdout
+        .lines()
+        .filter_map(|line| line.split_once(": rebuilt up to position "))
+        .map(|(name, _)| name)
+        .collect();
+    let names: Vec<&str> = app.app().engine.names().collect();
+    assert_eq!(rebuilt, names, "{ended:?}");
     let ended = replay("nonsense").await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    let says = "there is no projection \"nonsense\"; there are: interactions, audit_log, users";
-    assert!(ended.stderr.contains(says), "{ended:?}");
+    let says = format!(
+        "there is no projection \"nonsense\"; there are: {}",
+        names.join(", ")
+    );
+    assert!(ended.stderr.contains(&says), "{ended:?}");
     assert_equal_a_rebuild(&app.pool).await;
     app.stop().await;
 }

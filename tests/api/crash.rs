@@ -338,9 +338,10 @@ async fn what_was_received_before_the_stop_is_written_and_answered() {
 
 /// Waits for what is going to be, with an end.
 async fn until(mut it_is_so: impl AsyncFnMut() -> bool) {
+    let mut turns = tokio::time::interval(Duration::from_millis(10));
     let waiting = async {
         while !it_is_so().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            turns.tick().await;
         }
     };
     tokio::time::timeout(PATIENCE, waiting).await.unwrap();

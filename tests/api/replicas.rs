@@ -121,7 +121,11 @@ async fn one_that_only_answers_and_one_that_only_works_are_whole_together() {
             .map(|status| status.lag_events)
             .collect::<Vec<_>>()
     };
-    assert_eq!(lag(&api).await, [1, 1, 1], "it leaves the work to others");
+    let lags = lag(&api).await;
+    assert!(
+        lags.iter().all(|lag| *lag == 1),
+        "it leaves the work to others: {lags:?}"
+    );
     assert_eq!(ids(&api).await, json!([]));
     let worker = TestApp::with(Options {
         database_url: Some(postgres::named(
