@@ -3,6 +3,11 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BITACORA := $(TARGET)/release/bitacora
+# Without an account at any provider, `make run` takes the sandbox.
+ACCOUNTS := ELEVENLABS_API_KEY TWILIO_ACCOUNT_SID BUILDERBOT_API_KEY
+
 .PHONY: help
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -16,13 +21,25 @@ build: setup
 	cargo build --release --locked
 
 .PHONY: run
-run: build ## Start the service on a PostgreSQL of its own; DATABASE_URL uses yours
-	./target/release/bitacora serve
+run: build ## Start the service, on a providers' sandbox while you have set no provider's key
+	@for key in $(ACCOUNTS); do \
+	  if [ -n "$${!key:-}" ] || grep -qsE "^(export )?$$key=[^ ]" .env; then exec $(BITACORA) serve; fi; \
+	done; exec $(BITACORA) dev
+
+.PHONY: demo
+demo: build ## A campaign of 200 calls in about a minute, on the service of `make run` or its own
+	@python3 tests/demo/campaign.py $(BITACORA)
 
 .PHONY: test
 test: setup lint ## Everything, on a throw-away PostgreSQL that the tests start themselves
 	bash tests/with_postgres.sh cargo test --workspace --locked
 	cargo doc --workspace --no-deps --locked --quiet
+	bash tests/sdk/run.sh
+
+.PHONY: sdk
+sdk: setup ## The providers' official SDKs against sandbox and service (wants PyPI once)
+	cargo build --locked --quiet
+	bash tests/sdk/run.sh
 
 .PHONY: lint
 lint: ## Format and lints, warnings are errors

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,13 +11,14 @@ use domain::user::Role;
 use indicatif::{ProgressBar, ProgressStyle};
 use projections::Engine;
 use projections::engine::Rebuild;
+use sandbox::Sandbox;
 use sqlx::PgPool;
 
 use crate::accounts::{Accounts, NewUser};
 use crate::config::{Config, ServeSettings, Settings};
 use crate::ledger::{self, Entry, Limits, Store, write_batch};
 use crate::local_postgres::{Durability, LocalPostgres};
-use crate::{app, clock, http, local, serve, telemetry};
+use crate::{app, clock, dev, http, local, serve, telemetry};
 
 /// A wrong setting; as in BSD's sysexits.
 const EXIT_CONFIG: u8 = 78;
@@ -52,6 +54,22 @@ enum Command {
     /// Does both by default; `--api` or `--worker` alone does one. Any number of
     /// processes may run on one database.
     Serve(Box<ServeSettings>),
+    /// Serve with no account at any provider: a sandbox plays them.
+    ///
+    /// Calls run 60 times as fast as real ones; secrets are generated and known to both sides.
+    /// With no DATABASE_URL the PostgreSQL is its own too. `make demo` runs a campaign on it.
+    Dev(Box<dev::DevSettings>),
+    /// The providers' sandbox alone: ElevenLabs, Twilio and builderbot.cloud on one address.
+    ///
+    /// Takes their requests, places calls and delivers messages in a world of its own, and calls
+    /// back with signed webhooks: as late, doubled or lost as the rates below say. The same seed
+    /// tells the same story again. `GET /sandbox/truth` says what really happened, `POST
+    /// /sandbox/control` changes the world; see sandbox/README.md.
+    ///
+    /// It takes the service's secrets from the same variables as `serve`:
+    /// `set -a; . .bitacora/secrets.env; bitacora sandbox --speed 60`
+    #[command(mut_arg("port", |arg| arg.default_value("4010")))]
+    Sandbox(Box<sandbox::Options>),
     /// Bring the database to this version's tables (serve does it too).
     Migrate,
     /// Fold read models anew from the whole ledger, beside the live ones.
@@ -101,7 +119,7 @@ enum UserCommand {
 /// A mistake in the settings.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct WrongSetting(String);
+pub(crate) struct WrongSetting(pub(crate) String);
 
 /// Runs a command to its end and says how it went.
 pub fn run() -> ExitCode {
@@ -163,9 +181,20 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
             print!("{}", http::openapi());
             Ok(())
         }
-        Command::Serve(serve_settings) => {
-            serve_until_stopped(settings, *serve_settings, source).await
+        Command::Serve(mut serve_settings) => {
+            let secrets = if settings.is_local() {
+                Some(local::fill_secrets(
+                    &mut serve_settings,
+                    &settings.data_dir,
+                    &source,
+                )?)
+            } else {
+                None
+            };
+            serve_until_stopped(settings, *serve_settings, source, secrets, None).await
         }
+        Command::Dev(dev_settings) => dev::run(settings, *dev_settings, source).await,
+        Command::Sandbox(options) => dev::sandbox_alone(*options).await,
         Command::Migrate => with_database(&settings, &source, |_| async { Ok(()) }).await,
         Command::Replay { projection, all: _ } => {
             with_database(&settings, &source, |pool| {
@@ -240,21 +269,15 @@ async fn with_database<F: Future<Output = anyhow::Result<()>>>(
     outcome
 }
 
-async fn serve_until_stopped(
+/// Serves until a signal comes. `secrets` is where generated secrets are, and
+/// whether some are new; `sandbox` plays the providers.
+pub(crate) async fn serve_until_stopped(
     settings: Settings,
-    mut serve_settings: ServeSettings,
+    serve_settings: ServeSettings,
     source: clock::Source,
+    secrets: Option<(PathBuf, bool)>,
+    sandbox: Option<&Sandbox>,
 ) -> anyhow::Result<()> {
-    let local_mode = settings.database_url.as_deref().is_none_or(str::is_empty);
-    let secrets = if local_mode {
-        Some(local::fill_secrets(
-            &mut serve_settings,
-            &settings.data_dir,
-            &source,
-        )?)
-    } else {
-        None
-    };
     let config =
         Config::new(&serve_settings).map_err(|error| WrongSetting(format!("{error:#}")))?;
     let mut stop = StopSignal::new()?;
@@ -264,6 +287,9 @@ async fn serve_until_stopped(
     if let Some((file, new)) = secrets {
         let password = local::first_admin(&running.app.accounts, &source).await?;
         print_welcome(&running, &file, new, password.as_deref());
+    }
+    if let Some(sandbox) = sandbox {
+        dev::introduce(&running, sandbox).await?;
     }
     tracing::info!(address = %running.address, api = running.app.config.api, worker = running.app.config.worker, version = env!("CARGO_PKG_VERSION"), "serving");
     stop.received().await;
@@ -312,13 +338,13 @@ fn print_welcome(
 }
 
 /// SIGTERM, as orchestrators send it, or Ctrl-C.
-struct StopSignal {
+pub(crate) struct StopSignal {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
 }
 
 impl StopSignal {
-    fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -326,7 +352,7 @@ impl StopSignal {
         })
     }
 
-    async fn received(&mut self) {
+    pub(crate) async fn received(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

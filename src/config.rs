@@ -37,6 +37,13 @@ pub struct Settings {
     pub database_connections_max: u32,
 }
 
+impl Settings {
+    /// Whether the database is a local one.
+    pub fn is_local(&self) -> bool {
+        self.database_url.as_deref().is_none_or(str::is_empty)
+    }
+}
+
 /// What `bitacora serve` may be told beside [`Settings`].
 #[derive(Args, Clone, Debug)]
 pub struct ServeSettings {
@@ -180,6 +187,11 @@ impl fmt::Debug for SecretList {
 }
 
 impl SecretList {
+    /// The newest, which signs.
+    pub fn first(&self) -> Option<&str> {
+        self.0.first().map(String::as_str)
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -7,6 +7,7 @@ pub mod batches;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod dev;
 pub mod http;
 pub mod ledger;
 mod local;

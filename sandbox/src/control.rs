@@ -22,6 +22,8 @@ use crate::{
 pub struct Control {
     /// Where the service takes its webhooks from now on; also its public address then.
     pub webhook_base: Option<String>,
+    /// The service's public address from now on, over which Twilio signs.
+    pub public_url: Option<String>,
     /// New values for some of [`Rates`], by name.
     pub rates: Option<Value>,
     /// How often some kinds of webhook misbehave, whatever the rates say.
@@ -132,6 +134,9 @@ fn arrange(world: &mut World, control: Control) -> Result<(), String> {
     if let Some(base) = control.webhook_base {
         world.options.webhook_base = base;
         world.options.public_url = None;
+    }
+    if control.public_url.is_some() {
+        world.options.public_url = control.public_url;
     }
     for (kind, how) in control.webhook_rates {
         world.postman.set_misbehaviour(kind, how);

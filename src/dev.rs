@@ -1,0 +1,192 @@
+//! `bitacora dev` and `bitacora sandbox`: the service with no account at any
+//! provider. The sandbox plays them; its secrets and the service's are the same.
+
+use anyhow::Context;
+use clap::Args;
+use sandbox::{AGENT_COLLECTIONS, Control, Options, PHONE_TWILIO, Rates, Sandbox};
+
+use crate::cli::{self, StopSignal, WrongSetting};
+use crate::config::{SecretList, ServeSettings, Settings};
+use crate::serve::Running;
+use crate::{clock, local};
+
+/// Bytes of randomness in the key that opens the sandbox to the service.
+const KEY_BYTES: usize = 16;
+
+/// What `bitacora dev` may be told: everything of `serve`, and how the world is.
+#[derive(Args, Clone, Debug)]
+// Calls take seconds here, so looking for news must not take minutes.
+#[command(mut_arg("batch_poll_seconds", |arg| arg.default_value("2")))]
+#[command(mut_arg("reconcile_seconds", |arg| arg.default_value("5")))]
+#[command(mut_arg("reconcile_grace_seconds", |arg| arg.default_value("10")))]
+pub struct DevSettings {
+    #[command(flatten)]
+    serve: ServeSettings,
+
+    /// Port of the providers' sandbox; 0 takes a free one.
+    #[arg(long, env = "SANDBOX_PORT", default_value_t = 4010)]
+    sandbox_port: u16,
+
+    /// Everything that happens to calls, messages and webhooks is drawn from
+    /// this number. Absent: a new one at every start, for the provider's ids
+    /// are drawn from it too and the ledger keeps them.
+    #[arg(long)]
+    seed: Option<u64>,
+
+    /// How many seconds of the providers' world pass in one of ours.
+    #[arg(long, default_value_t = 60.0)]
+    speed: f64,
+
+    /// How many calls of one batch run at once.
+    #[arg(long, default_value_t = Options::default().concurrency)]
+    concurrency: usize,
+
+    #[command(flatten)]
+    rates: Rates,
+}
+
+/// Serves on a sandbox until told to stop.
+///
+/// # Errors
+/// When the sandbox or the service cannot start.
+pub async fn run(
+    settings: Settings,
+    dev: DevSettings,
+    source: clock::Source,
+) -> anyhow::Result<()> {
+    let mut serve = dev.serve.clone();
+    if serve
+        .elevenlabs_api_key
+        .as_ref()
+        .is_some_and(|key| !key.is_empty())
+    {
+        tracing::warn!("ELEVENLABS_API_KEY is set and not used: `dev` only calls its sandbox");
+    }
+    let secrets = local::fill_secrets(&mut serve, &settings.data_dir, &source)?;
+    let key = source.secret(KEY_BYTES);
+    let seed = dev.seed.unwrap_or_else(|| fresh_seed(&source));
+    let sandbox = start_sandbox(options(&dev, &serve, seed, &key)).await?;
+    serve.elevenlabs_base_url = sandbox.url();
+    serve.elevenlabs_api_key = Some(key.parse::<SecretList>()?);
+    let outcome =
+        cli::serve_until_stopped(settings, serve, source, Some(secrets), Some(&sandbox)).await;
+    sandbox.stop().await;
+    outcome
+}
+
+/// Small enough that every JSON reader shows it as it is.
+fn fresh_seed(source: &clock::Source) -> u64 {
+    let mut bytes = [0; 4];
+    source.fill(&mut bytes);
+    u32::from_be_bytes(bytes).into()
+}
+
+/// A sandbox that knows the service's secrets. Where the service is, it learns
+/// by [`introduce`].
+fn options(dev: &DevSettings, serve: &ServeSettings, seed: u64, key: &str) -> Options {
+    let first = |list: &Option<SecretList>| {
+        let first = list.as_ref().and_then(SecretList::first);
+        first.unwrap_or_default().to_owned()
+    };
+    Options {
+        port: dev.sandbox_port,
+        seed,
+        speed: dev.speed,
+        concurrency: dev.concurrency,
+        elevenlabs_webhook_secret: first(&serve.elevenlabs_webhook_secret),
+        elevenlabs_api_key: Some(key.to_owned()),
+        twilio_auth_token: first(&serve.twilio_auth_token),
+        builderbot_webhook_token: Some(first(&serve.builderbot_webhook_token)),
+        rates: dev.rates.clone(),
+        ..Options::default()
+    }
+}
+
+async fn start_sandbox(options: Options) -> anyhow::Result<Sandbox> {
+    let address = format!("{}:{}", options.host, options.port);
+    match Sandbox::start(options).await {
+        Ok(sandbox) => Ok(sandbox),
+        Err(sandbox::Error::Options(problem)) => Err(WrongSetting(problem).into()),
+        Err(error) => Err(error).with_context(|| {
+            format!("cannot start the sandbox on {address}: is another process there?")
+        }),
+    }
+}
+
+/// Tells the sandbox where the service is, and the newcomer where the sandbox is.
+///
+/// # Errors
+/// When the sandbox refuses.
+pub async fn introduce(running: &Running, sandbox: &Sandbox) -> anyhow::Result<()> {
+    let control = Control {
+        webhook_base: Some(format!("http://127.0.0.1:{}", running.address.port())),
+        public_url: Some(running.app.config.public_url.clone()),
+        ..Control::default()
+    };
+    sandbox
+        .control(control)
+        .await
+        .map_err(|problem| anyhow::anyhow!(problem))?;
+    println!(
+        "Providers:       a sandbox at {}  (seed {}; what it really did: /sandbox/truth)",
+        sandbox.url(),
+        sandbox.truth().seed
+    );
+    // Here a sample group will be made, once there are groups.
+    Ok(())
+}
+
+/// Runs the sandbox alone until told to stop.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn sandbox_alone(options: Options) -> anyhow::Result<()> {
+    let mut stop = StopSignal::new()?;
+    let sandbox = start_sandbox(options).await?;
+    let url = sandbox.url();
+    println!("The sandbox is at {url}  (what it really did: {url}/sandbox/truth)");
+    println!("A service reaches it by  ELEVENLABS_BASE_URL={url} ELEVENLABS_API_KEY=any");
+    println!("Agent {AGENT_COLLECTIONS} calls from {PHONE_TWILIO}");
+    stop.received().await;
+    sandbox.stop().await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Dev {
+        #[command(flatten)]
+        settings: DevSettings,
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        cli::Cli::command().debug_assert();
+        Dev::command().debug_assert();
+    }
+
+    #[test]
+    fn dev_is_in_a_hurry_unless_told_otherwise() {
+        let parsed = |words: &str| Dev::parse_from(words.split(' ')).settings;
+        assert_eq!(parsed("dev").serve.reconcile_seconds, 5);
+        let told = parsed("dev --reconcile-seconds 300 --rate-never 0.5");
+        assert_eq!(told.serve.reconcile_seconds, 300);
+        assert_eq!(told.rates.never, 0.5);
+    }
+
+    #[test]
+    fn both_sides_have_the_same_secrets() {
+        let mut settings = Dev::parse_from(["dev"]).settings;
+        settings.serve.elevenlabs_webhook_secret = "new,old".parse().ok();
+        settings.serve.twilio_auth_token = "token".parse().ok();
+        let options = options(&settings, &settings.serve, 7, "key");
+        assert_eq!(options.elevenlabs_webhook_secret, "new");
+        assert_eq!(options.twilio_auth_token, "token");
+        assert_eq!(options.elevenlabs_api_key.as_deref(), Some("key"));
+    }
+}
