@@ -14,6 +14,7 @@ pub mod batches;
 pub mod call_details;
 pub mod engine;
 pub mod feed;
+pub mod groups;
 mod interaction;
 pub mod interaction_events;
 pub mod interactions;
@@ -44,5 +45,6 @@ pub fn all(phones: &PhoneIndex) -> Vec<Arc<dyn Projection>> {
         Arc::new(audit_log::AuditLog),
         Arc::new(batches::Batches),
         Arc::new(users::Users),
+        Arc::new(groups::Groups::new(phones.clone())),
     ]
 }

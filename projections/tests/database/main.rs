@@ -10,6 +10,7 @@ mod batch_lists;
 mod batches;
 mod campaign;
 mod facts;
+mod groups;
 mod harness;
 mod live;
 mod past;
