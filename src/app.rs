@@ -9,7 +9,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use projections::Engine;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::accounts::Accounts;
@@ -23,6 +23,8 @@ use crate::providers::elevenlabs::client;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a connection may lie idle and be used without a ping.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+/// Documents that are read at once: each takes a core and its memory.
+const IMPORTS_AT_ONCE: usize = 2;
 /// How long a command waits until what it changed can be read.
 const READ_YOUR_WRITES_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -42,6 +44,8 @@ pub struct App {
     pub elevenlabs: client::Client,
     /// The batches that somebody watches.
     pub live: Live,
+    /// Documents that are read at once.
+    pub importing: Semaphore,
     /// The read models.
     pub engine: Engine,
     /// The one way to look up a phone.
@@ -86,6 +90,7 @@ impl App {
             ),
             engine: Engine::new(pool.clone(), projections::all(&phone_index)),
             live: Live::default(),
+            importing: Semaphore::new(IMPORTS_AT_ONCE),
             started_at: source.now(),
             store,
             config,

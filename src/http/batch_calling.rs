@@ -188,7 +188,8 @@ pub fn settled(outcome: Result<Ordered, batches::Error>) -> Result<Ordered, Fail
     }
 }
 
-fn refusal(refused: &Refused) -> Failure {
+/// What a refusal of the provider is to whoever ordered the calls.
+pub fn refusal(refused: &Refused) -> Failure {
     let message = match refused.status {
         Some(status) => format!("The provider refused it ({status})"),
         None => "The provider could not be reached; nothing was ordered".to_owned(),

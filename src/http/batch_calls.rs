@@ -126,16 +126,7 @@ impl Api {
     ) -> Result<Json<Success<BatchStatus>>, Failure> {
         let masked = must_mask(&app, &Caller::from(auth));
         let batch = find(&app, batch_id.0).await?;
-        let mut status = read(&app, &batch.id).await?;
-        if fetch_missing(&app, &status).await {
-            let head = events::head(&app.pool).await?;
-            app.readable(&READ_MODELS, head).await;
-            status = read(&app, &batch.id).await?;
-        }
-        Ok(reply::told(
-            BatchStatus::of(&app, &status, masked),
-            "Estado del batch call obtenido exitosamente",
-        ))
+        status(&app, &batch.id, masked).await
     }
 
     /// How a batch stands, as it changes
@@ -238,6 +229,27 @@ impl Api {
             position,
         ))
     }
+}
+
+/// How the batch of this id, which is ours, stands.
+///
+/// # Errors
+/// 404.
+pub async fn status(
+    app: &App,
+    id: &str,
+    masked: bool,
+) -> Result<Json<Success<BatchStatus>>, Failure> {
+    let mut status = read(app, id).await?;
+    if fetch_missing(app, &status).await {
+        let head = events::head(&app.pool).await?;
+        app.readable(&READ_MODELS, head).await;
+        status = read(app, id).await?;
+    }
+    Ok(reply::told(
+        BatchStatus::of(app, &status, masked),
+        "Estado del batch call obtenido exitosamente",
+    ))
 }
 
 async fn read(app: &App, id: &str) -> Result<batches::Status, Failure> {

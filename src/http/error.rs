@@ -131,6 +131,14 @@ impl Failure {
         Self::BadRequest(body)
     }
 
+    /// One field is wrong, in words that front-ends know as they stand.
+    pub fn saying(field: &str, message: impl Into<String>) -> Self {
+        let mut body = ErrorBody::new("validation_error", message);
+        let message = &body.0.message;
+        body.0.details = Some(serde_json::json!([{"field": field, "message": message}]));
+        Self::BadRequest(body)
+    }
+
     /// The credential is missing or wrong. Says no more than that.
     pub fn unauthorized() -> Self {
         Self::Unauthorized(ErrorBody::new("unauthorized", "Unauthorized"))

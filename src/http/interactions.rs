@@ -430,7 +430,7 @@ fn read_as_of(given: Option<String>) -> Result<Option<AsOf>, Failure> {
 
 /// Whether phone numbers must be masked. To reveal them is put on record,
 /// before they are shown.
-async fn must_mask(
+pub(super) async fn must_mask(
     app: &App,
     caller: &Caller,
     reveal: Option<bool>,

@@ -14,6 +14,7 @@ mod deliveries;
 mod docs;
 mod documented_body;
 mod error;
+mod groups;
 mod health;
 mod idempotency;
 mod interactions;
@@ -50,6 +51,8 @@ enum Tag {
     Batches,
     /// What happened, as it was recorded.
     Ledger,
+    /// Groups of clients, and calling them.
+    Groups,
     /// Logins and people.
     Users,
     /// How the service is doing.
@@ -71,6 +74,8 @@ type Apis = (
     audit::Api,
     projections::Api,
     users::Api,
+    groups::Api,
+    groups::calls::Api,
     health::Api,
 );
 
@@ -86,6 +91,8 @@ fn service() -> OpenApiService<Apis, ()> {
         audit::Api,
         projections::Api,
         users::Api,
+        groups::Api,
+        groups::calls::Api,
         health::Api,
     );
     OpenApiService::new(apis, "Bitácora", env!("CARGO_PKG_VERSION")).summary("A contact centre's log").description(
@@ -137,12 +144,13 @@ fn surround(routes: impl IntoEndpoint<Endpoint: 'static>, app: Arc<App>) -> impl
         source: app.source.clone(),
         trust_proxy: app.config.trust_proxy,
     };
+    let limited = app.clone();
     let inner = Arc::new(
         routes
             .into_endpoint()
             .with(AddData::new(app))
             .with(CatchPanic::new().with_handler(error::Panicked))
-            .around(within_limits)
+            .around(move |endpoint, request| within_limits(limited.clone(), endpoint, request))
             .around(error::shaped),
     );
     let cross_origin = Arc::new(inner.clone().with(cors()));
@@ -169,6 +177,7 @@ fn surround(routes: impl IntoEndpoint<Endpoint: 'static>, app: Arc<App>) -> impl
 /// Reads the body of an API request, which poem would do without a limit.
 /// Webhooks have limits of their own.
 async fn within_limits<E: Endpoint>(
+    app: Arc<App>,
     endpoint: Arc<E>,
     mut request: poem::Request,
 ) -> poem::Result<E::Output> {
@@ -177,10 +186,7 @@ async fn within_limits<E: Endpoint>(
         Method::GET | Method::HEAD | Method::OPTIONS
     );
     if has_body && !request.uri().path().starts_with("/webhook") {
-        let bytes_max = match request.uri().path() {
-            "/api/batch-calling/submit" => ORDER_BODY_BYTES_MAX,
-            _ => API_BODY_BYTES_MAX,
-        };
+        let bytes_max = body_bytes_max(&app, &request);
         let read = request.take_body().into_bytes_limit(bytes_max);
         let body = read.await.map_err(|error| match error {
             ReadBodyError::PayloadTooLarge => Failure::too_large(bytes_max).into(),
@@ -189,6 +195,19 @@ async fn within_limits<E: Endpoint>(
         request.set_body(body);
     }
     endpoint.call(request).await
+}
+
+/// Large bodies are for those routes that need them, and from whoever is known.
+fn body_bytes_max(app: &App, request: &poem::Request) -> usize {
+    let bytes_max = match request.uri().path() {
+        "/api/batch-calling/submit" => ORDER_BODY_BYTES_MAX,
+        "/api/groups" => groups::DOCUMENT_BODY_BYTES_MAX,
+        _ => return API_BODY_BYTES_MAX,
+    };
+    match auth::caller_of(app, request) {
+        Some(_) => bytes_max,
+        None => API_BODY_BYTES_MAX,
+    }
 }
 
 fn cors() -> Cors {
