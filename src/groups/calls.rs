@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use domain::batch::{GroupPart, RECIPIENTS_MAX, Recipient, Requested};
 use domain::group::Client;
-use domain::{PhoneNumber, batch};
+use domain::PhoneNumber;
 use futures_util::future::join_all;
 use projections::groups::{self, Group, GroupClient};
 use projections::users::User;
@@ -330,7 +330,7 @@ mod tests {
         };
         for (clients, sizes) in [
             (1, vec![1]),
-            (batch::RECIPIENTS_MAX, vec![10_000]),
+            (RECIPIENTS_MAX, vec![10_000]),
             (25_001, vec![10_000, 10_000, 5_001]),
         ] {
             let parts = in_parts((0..clients).map(recipient).collect());
