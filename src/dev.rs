@@ -1,17 +1,33 @@
 //! `bitacora dev` and `bitacora sandbox`: the service with no account at any
 //! provider. The sandbox plays them; its secrets and the service's are the same.
 
+use std::collections::HashMap;
+
 use anyhow::Context;
 use clap::Args;
+use domain::PhoneNumber;
+use domain::group::{self, NewClient};
 use sandbox::{AGENT_COLLECTIONS, Control, Options, PHONE_TWILIO, Rates, Sandbox};
+use serde_json::{Map, json};
 
+use crate::app::App;
 use crate::cli::{self, StopSignal, WrongSetting};
 use crate::config::{SecretList, ServeSettings, Settings};
 use crate::serve::Running;
-use crate::{clock, local};
+use crate::{clock, groups, local};
 
 /// Bytes of randomness in the key that opens the sandbox to the service.
 const KEY_BYTES: usize = 16;
+
+/// Who is in the sample group. Nobody has these numbers.
+const SAMPLE_CLIENTS: [(&str, &str); 6] = [
+    ("Ana García", "+573005550101"),
+    ("Luis Pérez", "+573005550102"),
+    ("Marta Ríos", "+573005550103"),
+    ("Jorge Díaz", "+573005550104"),
+    ("Elena Núñez", "+573005550105"),
+    ("Óscar Peña", "+573005550106"),
+];
 
 /// What `bitacora dev` may be told: everything of `serve`, and how the world is.
 #[derive(Args, Clone, Debug)]
@@ -113,10 +129,11 @@ async fn start_sandbox(options: Options) -> anyhow::Result<Sandbox> {
     }
 }
 
-/// Tells the sandbox where the service is, and the newcomer where the sandbox is.
+/// Tells the sandbox where the service is, and the newcomer where the sandbox
+/// is; makes the sample group.
 ///
 /// # Errors
-/// When the sandbox refuses.
+/// When the sandbox refuses, or the database does not answer.
 pub async fn introduce(running: &Running, sandbox: &Sandbox) -> anyhow::Result<()> {
     let control = Control {
         webhook_base: Some(format!("http://127.0.0.1:{}", running.address.port())),
@@ -132,7 +149,41 @@ pub async fn introduce(running: &Running, sandbox: &Sandbox) -> anyhow::Result<(
         sandbox.url(),
         sandbox.truth().seed
     );
-    // Here a sample group will be made, once there are groups.
+    sample_group(&running.app).await
+}
+
+/// A group to play with, unless there are groups.
+async fn sample_group(app: &App) -> anyhow::Result<()> {
+    let mut conn = app.pool.acquire().await?;
+    let there_are = !projections::groups::list(&mut conn, None, 1)
+        .await?
+        .is_empty();
+    drop(conn);
+    if there_are {
+        return Ok(());
+    }
+    let settings = group::Settings {
+        name: "Clientes de ejemplo".to_owned(),
+        agent_id: Some(AGENT_COLLECTIONS.to_owned()),
+        phone_number_id: Some(PHONE_TWILIO.to_owned()),
+        prefix: "+57".to_owned(),
+        variables: Map::new(),
+    };
+    let client = |(name, phone): &(&str, &str)| {
+        anyhow::Ok(NewClient {
+            name: (*name).to_owned(),
+            phone_number: PhoneNumber::parse(phone)?,
+            email: None,
+            empresa: None,
+            cargo: None,
+            variables: Map::from_iter([("client_name".to_owned(), json!(name))]),
+        })
+    };
+    let clients = SAMPLE_CLIENTS.iter().map(client);
+    let clients = clients.collect::<anyhow::Result<Vec<_>>>()?;
+    let metadata = HashMap::from([("actor".to_owned(), "local".to_owned())]);
+    let (id, _) = groups::create(&app.pool, &app.store, settings, clients, metadata).await?;
+    println!("Sample group:    number {id}; POST /api/groups/{id}/call {{\"userId\":1}} calls it");
     Ok(())
 }
 

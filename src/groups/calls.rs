@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::PhoneNumber;
 use domain::batch::{GroupPart, RECIPIENTS_MAX, Recipient, Requested};
 use domain::group::Client;
-use domain::PhoneNumber;
 use futures_util::future::join_all;
 use projections::groups::{self, Group, GroupClient};
 use projections::users::User;

@@ -170,6 +170,7 @@ def watch(service, batch):
                     return
             elif name == "error":
                 raise Failed(f"the stream says: {event}")
+        time.sleep(1)
     raise Failed(f"the campaign did not end within {CAMPAIGN_SECS_MAX} s")
 
 

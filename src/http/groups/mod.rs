@@ -21,10 +21,10 @@ use self::view::{
     NewGroupBody, RejectedRow,
 };
 use super::auth::{Access, Auth, Caller};
+use super::batch_calling::metadata;
 use super::error::Failure;
 use super::interactions::must_mask;
 use super::reply::{self, Commanded, Page, Success};
-use super::batch_calling::metadata;
 use super::{Tag, audit, params};
 use crate::app::App;
 use crate::groups;
