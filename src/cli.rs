@@ -1,5 +1,7 @@
 //! The command line.
 
+mod group;
+
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -87,6 +89,9 @@ enum Command {
     /// Manage people.
     #[command(subcommand)]
     User(UserCommand),
+    /// Manage groups of clients.
+    #[command(subcommand)]
+    Group(group::GroupCommand),
     /// Print the OpenAPI document.
     Openapi,
 }
@@ -199,6 +204,12 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Replay { projection, all: _ } => {
             with_database(&settings, &source, |pool| {
                 replay(pool, projection, source.clone())
+            })
+            .await
+        }
+        Command::Group(command) => {
+            with_database(&settings, &source, |pool| {
+                group::run(pool, command, source.clone())
             })
             .await
         }
@@ -431,7 +442,7 @@ async fn replay(pool: PgPool, name: Option<String>, source: clock::Source) -> an
 }
 
 async fn replay_one(engine: &Engine, name: &'static str) -> anyhow::Result<()> {
-    let bar = progress_bar(name);
+    let bar = progress_bar(name, "events");
     let mut said = std::time::Instant::now();
     let rebuilt = engine
         .rebuild(name, |progress| {
@@ -465,11 +476,12 @@ async fn replay_one(engine: &Engine, name: &'static str) -> anyhow::Result<()> {
 }
 
 /// A bar on a terminal; nothing to draw elsewhere, where plain lines serve.
-fn progress_bar(name: &'static str) -> ProgressBar {
+fn progress_bar(name: &'static str, unit: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} events, {eta} left")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let template = format!("{{prefix}} {{wide_bar}} {{pos}}/{{len}} {unit}, {{eta}} left");
+    let style =
+        ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(0).with_style(style).with_prefix(name)
 }

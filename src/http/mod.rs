@@ -76,6 +76,7 @@ type Apis = (
     users::Api,
     groups::Api,
     groups::calls::Api,
+    groups::history::Api,
     health::Api,
 );
 
@@ -93,6 +94,7 @@ fn service() -> OpenApiService<Apis, ()> {
         users::Api,
         groups::Api,
         groups::calls::Api,
+        groups::history::Api,
         health::Api,
     );
     OpenApiService::new(apis, "Bitácora", env!("CARGO_PKG_VERSION")).summary("A contact centre's log").description(

@@ -27,17 +27,29 @@ pub(super) fn read(document: &[u8], rows: &mut Rows<'_>) -> Result<(), Error> {
         .from_reader(text.as_bytes());
     let mut record = csv::StringRecord::new();
     let mut cells = Vec::new();
+    let (mut line, mut counted) = (1 + lines_before, 0);
     while reader
         .read_record(&mut record)
         .map_err(|_| Error::Unreadable)?
     {
-        let line = record.position().map_or(0, csv::Position::line);
+        // The reader's own count of lines is one short after `\r\n`.
+        let begins = record.position().map_or(0, csv::Position::byte);
+        let begins = usize::try_from(begins).unwrap_or_default();
+        let breaks = text.as_bytes()[begins..].iter();
+        let begins = begins + breaks.take_while(|byte| b"\r\n".contains(byte)).count();
+        line += line_ends(&text.as_bytes()[counted..begins]);
+        counted = begins;
         cells.clear();
         cells.extend(record.iter().take(COLUMNS_MAX).map(str::to_owned));
-        let line = usize::try_from(line).unwrap_or_default();
-        rows.push(line + lines_before, &cells)?;
+        rows.push(line, &cells)?;
     }
     Ok(())
+}
+
+/// How many lines end in a text, whatever they end with.
+fn line_ends(text: &[u8]) -> usize {
+    let pairs = text.windows(2).filter(|pair| pair == b"\r\n").count();
+    text.iter().filter(|byte| b"\r\n".contains(byte)).count() - pairs
 }
 
 /// The text, borrowed where it is UTF-8 already.

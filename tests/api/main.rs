@@ -14,6 +14,7 @@ mod harness;
 mod commands;
 mod crash;
 mod errors;
+mod groups;
 mod ingest;
 mod interactions;
 mod ledger;

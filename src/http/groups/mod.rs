@@ -1,6 +1,7 @@
 //! Groups of clients. Contract, section 4. Calling them is in [`calls`].
 
 pub mod calls;
+pub mod history;
 mod view;
 
 use std::sync::Arc;

@@ -63,6 +63,8 @@ pub struct Options {
     pub database_url: Option<String>,
     pub limits: Limits,
     pub config: fn(&mut Config),
+    /// Where ElevenLabs' stand-in is.
+    pub elevenlabs_url: Option<String>,
     /// Two replicas must not draw the same ids.
     pub seed: u64,
 }
@@ -73,6 +75,7 @@ impl Default for Options {
             database_url: None,
             limits: Limits::default(),
             config: |_| {},
+            elevenlabs_url: None,
             seed: 1,
         }
     }
@@ -96,6 +99,9 @@ impl TestApp {
         };
         let mut config = config();
         (options.config)(&mut config);
+        if let Some(url) = options.elevenlabs_url {
+            config.elevenlabs = elevenlabs(&url);
+        }
         let running = serve::start(config, pool.clone(), source, metrics(), options.limits)
             .await
             .unwrap();
