@@ -14,7 +14,7 @@ use chrono::Duration;
 use domain::PhoneIndex;
 use domain::user::{self, Role, User};
 use sqlx::PgPool;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::clock;
 use crate::ledger::Store;
@@ -36,6 +36,7 @@ pub struct Accounts {
     index: PhoneIndex,
     source: clock::Source,
     hashing: Arc<Semaphore>,
+    registering: Arc<Mutex<()>>,
     /// Verified against where there is no such user.
     nobodys_hash: Arc<str>,
 }
@@ -97,6 +98,7 @@ impl Accounts {
             index,
             source,
             hashing: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
+            registering: Arc::new(Mutex::new(())),
             nobodys_hash,
         }
     }
@@ -112,12 +114,33 @@ impl Accounts {
         metadata: HashMap<String, String>,
     ) -> Result<(user::Registered, i64), RegisterError> {
         let email = validate(&new)?;
+        // Of two at once with one address, on any replica, the second waits:
+        // its password must not take the place of the first one's. One at a
+        // time of this process, so that no more than one connection is held.
+        let _one_at_a_time = self.registering.lock().await;
+        let mut held = self.pool.begin().await.map_err(anyhow::Error::from)?;
+        sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 4244))")
+            .bind(&email)
+            .execute(&mut *held)
+            .await
+            .map_err(anyhow::Error::from)?;
+        let registered = self.register_alone(email, new, metadata).await;
+        held.rollback().await.map_err(anyhow::Error::from)?;
+        registered
+    }
+
+    async fn register_alone(
+        &self,
+        email: String,
+        new: NewUser,
+        metadata: HashMap<String, String>,
+    ) -> Result<(user::Registered, i64), RegisterError> {
         if self.find(&email).await?.is_some() {
             return Err(RegisterError::Taken);
         }
         let hash = self.hash(new.password).await?;
-        // The id is reserved here; of two at once with one address, both get
-        // the same id and the aggregate takes the first.
+        // The id is reserved here. One that was reserved and then given up by
+        // a kill gets the new password.
         let user_id: i32 = sqlx::query_scalar(
             "insert into credentials (email, password_hash) values ($1, $2)
              on conflict (email) do update set password_hash = excluded.password_hash

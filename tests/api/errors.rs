@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 use crate::harness::app::{JWT_SECRET, Options, SERVICE_TOKEN};
 use crate::harness::{TestApp, fixture, postgres};
 
-const UNKNOWN_ID: &str = "0199a000-0000-7000-8000-000000000000";
+pub const UNKNOWN_ID: &str = "0199a000-0000-7000-8000-000000000000";
 const ROLES: [&str; 5] = ["agent", "supervisor", "admin", "auditor", "service"];
 
 /// An error as it must be: status, code, message, details.
-type Expected<'a> = (u16, &'a str, &'a str, Value);
+pub type Expected<'a> = (u16, &'a str, &'a str, Value);
 
 /// Checks the whole answer: nothing more and nothing less than the contract's
 /// error, with the same request id in body and header.
-async fn assert_error(what: &str, request: RequestBuilder, expected: Expected<'_>) {
+pub async fn assert_error(what: &str, request: RequestBuilder, expected: Expected<'_>) {
     let (status, code, message, details) = expected;
     let response = request.send().await.unwrap();
     let got = response.status().as_u16();
@@ -37,7 +37,7 @@ async fn assert_error(what: &str, request: RequestBuilder, expected: Expected<'_
     assert_eq!((got, body), (status, whole), "{what}");
 }
 
-fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
+pub fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
     response
         .headers()
         .get(name)
@@ -45,7 +45,7 @@ fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
 }
 
 /// What a wrong field gets.
-fn invalid<'a>(field: &str, message: &'a str, whole: &'a str) -> Expected<'a> {
+pub fn invalid<'a>(field: &str, message: &'a str, whole: &'a str) -> Expected<'a> {
     (
         400,
         "validation_error",

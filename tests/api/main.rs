@@ -20,4 +20,6 @@ mod interactions;
 mod ledger;
 mod openapi;
 mod replicas;
+mod reprocess;
 mod scale;
+mod users;
