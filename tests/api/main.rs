@@ -13,6 +13,7 @@ mod harness;
 
 mod commands;
 mod crash;
+mod audit;
 mod errors;
 mod groups;
 mod ingest;

@@ -1,0 +1,455 @@
+//! Who did what, when, from where, with what outcome. Contract, section 8.
+
+use chrono::{Duration, SecondsFormat};
+use reqwest::RequestBuilder;
+use serde_json::{Value, json};
+
+use crate::errors::UNKNOWN_ID;
+use crate::harness::app::{answer, ok};
+use crate::harness::{TestApp, fixture};
+
+const CALL: &str = "conv_0001example00000000000000000";
+const EMAIL: &str = "ana@example.com";
+const PASSWORD: &str = "una contraseña larga";
+
+fn login(app: &TestApp, email: &str, password: &str) -> RequestBuilder {
+    let body = json!({"email": email, "password": password});
+    app.post_as("nobody", "/api/auth/login", &body)
+}
+
+fn new_user(role: &str) -> Value {
+    json!({"name": "Ana García", "email": EMAIL, "password": PASSWORD, "role": role})
+}
+
+/// The whole log, the oldest first.
+async fn log(app: &TestApp) -> Vec<Value> {
+    app.settle().await;
+    let page = app.read("/api/audit-log?limit=200").await;
+    assert_eq!(page["next_cursor"], Value::Null);
+    let mut rows = page["data"].as_array().unwrap().clone();
+    rows.reverse();
+    rows
+}
+
+/// Everything that must be on record, done and refused, in one day's work.
+#[tokio::test]
+async fn commands_logins_reveals_and_refusals_are_on_record() {
+    let app = TestApp::start().await;
+    ok(app.elevenlabs(fixture("elevenlabs/post_call_transcription.json"))).await;
+    let strange = ok(app.elevenlabs("{}")).await["delivery_id"].take();
+    let strange = strange.as_str().unwrap();
+    app.settle().await;
+    let (detail, list) = (
+        format!("/api/interactions/{CALL}"),
+        "/api/interactions?reveal=true",
+    );
+    let revealed = format!("{detail}?reveal=true");
+    let delivery = format!("/api/deliveries/{strange}");
+    let unknown = format!("/api/deliveries/{UNKNOWN_ID}");
+    let (again, unknown_again) = (
+        format!("{delivery}/reprocess"),
+        format!("{unknown}/reprocess"),
+    );
+    let replay = "/api/projections/messages/replay";
+    let nobody = "email:";
+    let nothing = || json!({});
+    let post = |role: &str, path: &str, body: Value| app.post_as(role, path, &body);
+    // request, status, who, role, action, target, outcome
+    let rows: Vec<(RequestBuilder, u16, &str, Value, &str, Value, &str)> = vec![
+        (
+            post("admin", "/api/users", new_user("supervisor")),
+            201,
+            "user:7",
+            json!("admin"),
+            "create_user",
+            Value::Null,
+            "ok",
+        ),
+        (
+            post("admin", "/api/users", new_user("agent")),
+            409,
+            "user:7",
+            json!("admin"),
+            "create_user",
+            Value::Null,
+            "email_taken",
+        ),
+        (
+            post("admin", "/api/users", new_user("root")),
+            400,
+            "user:7",
+            json!("admin"),
+            "create_user",
+            Value::Null,
+            "validation_error",
+        ),
+        (
+            post("supervisor", "/api/users", new_user("agent")),
+            403,
+            "user:7",
+            json!("supervisor"),
+            "create_user",
+            Value::Null,
+            "forbidden",
+        ),
+        (
+            post("service", "/api/users", new_user("agent")),
+            403,
+            "service",
+            Value::Null,
+            "create_user",
+            Value::Null,
+            "forbidden",
+        ),
+        (
+            login(&app, EMAIL, PASSWORD),
+            200,
+            "user:1",
+            json!("supervisor"),
+            "login",
+            json!("user:1"),
+            "ok",
+        ),
+        (
+            login(&app, EMAIL, "wrong"),
+            401,
+            "anonymous",
+            Value::Null,
+            "login",
+            json!(nobody),
+            "unauthorized",
+        ),
+        (
+            app.get_as("supervisor", list),
+            200,
+            "user:7",
+            json!("supervisor"),
+            "reveal_interactions",
+            Value::Null,
+            "ok",
+        ),
+        (
+            app.get_as("auditor", &revealed),
+            200,
+            "user:7",
+            json!("auditor"),
+            "reveal_interaction",
+            json!(CALL),
+            "ok",
+        ),
+        (
+            app.get_as("agent", &revealed),
+            403,
+            "user:7",
+            json!("agent"),
+            "reveal_interaction",
+            json!(CALL),
+            "forbidden",
+        ),
+        (
+            app.get_as("service", list),
+            403,
+            "service",
+            Value::Null,
+            "reveal_interactions",
+            Value::Null,
+            "forbidden",
+        ),
+        (
+            app.get_as("auditor", "/api/ledger/events?reveal=true"),
+            200,
+            "user:7",
+            json!("auditor"),
+            "reveal_ledger_events",
+            json!("after:0"),
+            "ok",
+        ),
+        (
+            app.get_as("auditor", &delivery),
+            200,
+            "user:7",
+            json!("auditor"),
+            "get_delivery",
+            json!(strange),
+            "ok",
+        ),
+        (
+            app.get_as("supervisor", &delivery),
+            403,
+            "user:7",
+            json!("supervisor"),
+            "get_delivery",
+            json!(strange),
+            "forbidden",
+        ),
+        (
+            app.get_as("admin", &unknown),
+            404,
+            "user:7",
+            json!("admin"),
+            "get_delivery",
+            json!(UNKNOWN_ID),
+            "not_found",
+        ),
+        (
+            post("admin", &again, nothing()),
+            200,
+            "user:7",
+            json!("admin"),
+            "reprocess_delivery",
+            json!(strange),
+            "ok",
+        ),
+        (
+            post("auditor", &again, nothing()),
+            403,
+            "user:7",
+            json!("auditor"),
+            "reprocess_delivery",
+            json!(strange),
+            "forbidden",
+        ),
+        (
+            post("admin", &unknown_again, nothing()),
+            404,
+            "user:7",
+            json!("admin"),
+            "reprocess_delivery",
+            json!(UNKNOWN_ID),
+            "not_found",
+        ),
+        (
+            post("admin", replay, nothing()),
+            202,
+            "user:7",
+            json!("admin"),
+            "replay_projection",
+            json!("interactions"),
+            "ok",
+        ),
+        (
+            post("supervisor", replay, nothing()),
+            403,
+            "user:7",
+            json!("supervisor"),
+            "replay_projection",
+            json!("interactions"),
+            "forbidden",
+        ),
+        (
+            post("admin", "/api/projections/nothing/replay", nothing()),
+            404,
+            "user:7",
+            json!("admin"),
+            "replay_projection",
+            Value::Null,
+            "not_found",
+        ),
+    ];
+    let mut expected = Vec::new();
+    for (n, (request, status, actor, role, action, target, outcome)) in rows.into_iter().enumerate()
+    {
+        app.clock.advance(Duration::milliseconds(1234));
+        let id = format!("request-{n}");
+        let (got, body) = answer(request.header("X-Request-Id", &id)).await;
+        assert_eq!(got, status, "{n} {action}: {body}");
+        expected.push(json!({
+            "occurred_at": app.clock.now().to_rfc3339_opts(SecondsFormat::AutoSi, true),
+            "actor": actor, "role": role, "action": action, "target": target, "outcome": outcome,
+            "from": "127.0.0.1", "request_id": id,
+        }));
+    }
+    // None of these is a command, a login or a reveal.
+    for request in [
+        app.get_as("agent", "/api/interactions"),
+        app.get_as("agent", &detail),
+        app.get_as("auditor", "/api/audit-log"),
+        app.get_as("auditor", "/api/deliveries"),
+        app.get_as("nobody", &revealed),
+    ] {
+        request.send().await.unwrap();
+    }
+    let mut got = log(&app).await;
+    let mut last = 0;
+    for row in &mut got {
+        let position = row.as_object_mut().unwrap().remove("position").unwrap();
+        let position = position.as_i64().unwrap();
+        assert!(position > last, "in the ledger's order");
+        last = position;
+        // Whose address was tried is told by a key only.
+        let target = row["target"].as_str().unwrap_or_default();
+        if let Some(key) = target.strip_prefix(nobody) {
+            assert!(key.len() >= 32 && !key.contains('@'), "{key}");
+            row["target"] = nobody.into();
+        }
+    }
+    assert_eq!(got.len(), expected.len());
+    for (got, expected) in got.iter().zip(&expected) {
+        assert_eq!(got, expected);
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn attempts_on_one_address_are_told_together_and_name_nobody() {
+    let app = TestApp::start().await;
+    for email in [EMAIL, " ANA@example.com", "eva@example.com"] {
+        assert_eq!(answer(login(&app, email, "wrong")).await.0, 401);
+    }
+    for _ in 0..7 {
+        answer(login(&app, EMAIL, "wrong")).await;
+    }
+    assert_eq!(answer(login(&app, EMAIL, "wrong")).await.0, 429);
+    let rows = log(&app).await;
+    let targets: Vec<&Value> = rows.iter().map(|row| &row["target"]).collect();
+    assert_eq!(targets[0], targets[1], "in any case");
+    assert_ne!(targets[0], targets[2]);
+    assert_eq!(targets[0], targets[10]);
+    assert_eq!(rows[10]["outcome"], "too_many_requests");
+    let text = serde_json::to_string(&rows).unwrap();
+    assert!(
+        !text.contains("example.com") && !text.contains("wrong"),
+        "{text}"
+    );
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn audit_records_are_events_of_the_same_ledger() {
+    let app = TestApp::start().await;
+    app.post_as("admin", "/api/users", &new_user("agent"))
+        .send()
+        .await
+        .unwrap();
+    ok(login(&app, EMAIL, PASSWORD)).await;
+    answer(login(&app, EMAIL, "wrong")).await;
+    answer(app.get_as("supervisor", "/api/interactions?reveal=true")).await;
+    let rows = log(&app).await;
+    let events = app.read("/api/ledger/events?type=audit.recorded").await;
+    let events = events["data"].as_array().unwrap();
+    assert_eq!((rows.len(), events.len()), (4, 4));
+    for (row, event) in rows.iter().zip(events) {
+        assert_eq!(event["aggregate_type"], "audit");
+        assert_eq!(event["position"], row["position"]);
+        assert_eq!(event["occurred_at"], row["occurred_at"]);
+        for field in [
+            "actor",
+            "role",
+            "action",
+            "target",
+            "outcome",
+            "from",
+            "request_id",
+        ] {
+            assert_eq!(event["payload"][field], row[field], "{field}: {event}");
+        }
+    }
+    app.stop().await;
+}
+
+/// The times are those of the ledger, in whose order the records stand.
+#[tokio::test]
+async fn records_are_found_by_actor_action_and_time_the_newest_first_and_page_by_page() {
+    let app = TestApp::start().await;
+    app.post_as("admin", "/api/users", &new_user("admin"))
+        .send()
+        .await
+        .unwrap();
+    for n in 0..3 {
+        ok(login(&app, EMAIL, PASSWORD)).await;
+        answer(app.get_as(
+            ["agent", "supervisor", "service"][n],
+            "/api/interactions?reveal=true",
+        ))
+        .await;
+    }
+    app.settle().await;
+    let written: Vec<(i64, chrono::DateTime<chrono::Utc>)> =
+        sqlx::query_as("select position, recorded_at from events where event_type = 'audit.recorded' order by position")
+            .fetch_all(&app.pool)
+            .await
+            .unwrap();
+    let position = |at: usize| written[at].0;
+    let time = |at: usize| written[at].1.to_rfc3339_opts(SecondsFormat::Micros, true);
+    assert_eq!(written.len(), 7);
+    // 0 creates; 1, 3, 5 log in as user:1; 2, 4 (user:7) and 6 (service) reveal.
+    for (filter, expected) in [
+        (String::new(), vec![6, 5, 4, 3, 2, 1, 0]),
+        ("actor=user:1".into(), vec![5, 3, 1]),
+        ("actor=user:7".into(), vec![4, 2, 0]),
+        ("actor=service".into(), vec![6]),
+        ("actor=user".into(), vec![]),
+        ("action=login".into(), vec![5, 3, 1]),
+        ("action=reveal_interactions".into(), vec![6, 4, 2]),
+        ("action=reveal".into(), vec![]),
+        ("actor=user:7&action=reveal_interactions".into(), vec![4, 2]),
+        (format!("from={}", time(4)), vec![6, 5, 4]),
+        (format!("to={}", time(2)), vec![2, 1, 0]),
+        (format!("from={}&to={}", time(2), time(4)), vec![4, 3, 2]),
+        (
+            format!("from={}&to={}&action=login", time(2), time(4)),
+            vec![3],
+        ),
+        (format!("from={}&to={}", time(4), time(2)), vec![]),
+        ("from=9999-12-31T23:59:59Z".into(), vec![]),
+        ("to=0001-01-01T00:00:00Z".into(), vec![]),
+        ("actor=&action=&from=&to=".into(), vec![6, 5, 4, 3, 2, 1, 0]),
+    ] {
+        let expected: Vec<i64> = expected.into_iter().map(position).collect();
+        for limit in [1, 2, 7, 200] {
+            let (mut seen, mut pages, mut cursor) = (Vec::new(), 0, String::new());
+            loop {
+                let page = app
+                    .read(&format!(
+                        "/api/audit-log?{filter}&limit={limit}&cursor={cursor}"
+                    ))
+                    .await;
+                let rows = page["data"].as_array().unwrap();
+                assert!(rows.len() <= limit, "{page}");
+                seen.extend(rows.iter().map(|row| row["position"].as_i64().unwrap()));
+                pages += 1;
+                assert!(pages < 10, "pages without end");
+                match page["next_cursor"].as_str() {
+                    Some(next) => next.clone_into(&mut cursor),
+                    None => break,
+                }
+            }
+            assert_eq!(seen, expected, "{filter}, {limit} a page");
+            assert_eq!(
+                pages,
+                expected.len().div_ceil(limit).max(1),
+                "{filter}, {limit} a page"
+            );
+        }
+    }
+    app.stop().await;
+}
+
+/// A page stays where it is when new records come.
+#[tokio::test]
+async fn the_next_page_follows_the_one_before_whatever_was_written_meanwhile() {
+    let app = TestApp::start().await;
+    let reveal = || answer(app.get_as("admin", "/api/interactions?reveal=true"));
+    for _ in 0..5 {
+        assert_eq!(reveal().await.0, 200);
+    }
+    app.settle().await;
+    let first = app.read("/api/audit-log?limit=2").await;
+    reveal().await;
+    app.settle().await;
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let second = app
+        .read(&format!("/api/audit-log?limit=200&cursor={cursor}"))
+        .await;
+    let positions = |page: &Value| -> Vec<i64> {
+        let rows = page["data"].as_array().unwrap();
+        rows.iter()
+            .map(|row| row["position"].as_i64().unwrap())
+            .collect()
+    };
+    assert_eq!(
+        (positions(&first), positions(&second)),
+        (vec![5, 4], vec![3, 2, 1])
+    );
+    app.stop().await;
+}
