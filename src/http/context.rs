@@ -112,8 +112,11 @@ impl<E: Endpoint> Endpoint for Surrounded<E> {
             .await;
         finish(&mut response, &context);
         // The pattern and not the path, which may hold a phone number, nor the
-        // query, which may hold a token.
-        let route = route.unwrap_or_else(|| "none".into());
+        // query, which may hold a token. An address that is nobody's has none, or
+        // that of the root, under which everything is nested.
+        let route = route
+            .filter(|pattern| !pattern.is_empty())
+            .unwrap_or_else(|| "none".into());
         let status = response.status().as_u16();
         let seconds = began.elapsed().as_secs_f64();
         log_answer(

@@ -9,6 +9,8 @@ const ID_CHARS_MAX: usize = 128;
 const WORD_CHARS_MAX: usize = 128;
 /// Most characters of a provider's word in the reason of a quarantine.
 const REASON_WORD_CHARS_MAX: usize = 64;
+/// Most digits of such a word: fewer than any telephone number has.
+const REASON_WORD_DIGITS_MAX: usize = 4;
 /// Most characters of a provider's remark, such as why a call ended.
 const REMARK_CHARS_MAX: usize = 500;
 /// Most characters of an address.
@@ -43,16 +45,21 @@ pub(super) fn missing(name: &str) -> String {
     format!("{name} is missing")
 }
 
-/// The reason for a quarantine where a word has no meaning to us. Only its
-/// harmless characters are repeated.
+/// The reason for a quarantine where a word has no meaning to us. It is logged,
+/// so the word is repeated only where it looks like a provider's name of
+/// something, and not like what a person said or a number.
 pub(super) fn unknown(name: &str, word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_.:-".contains(c);
-    let word: String = word
-        .chars()
-        .take(REASON_WORD_CHARS_MAX)
-        .map(|c| if plain(c) { c } else { '?' })
-        .collect();
-    format!("unknown {name} \"{word}\"")
+    let digits = word.chars().filter(char::is_ascii_digit).count();
+    let is_name = word.starts_with(|c: char| c.is_ascii_alphabetic())
+        && word.len() <= REASON_WORD_CHARS_MAX
+        && word.chars().all(plain)
+        && digits <= REASON_WORD_DIGITS_MAX;
+    if is_name {
+        format!("unknown {name} \"{word}\"")
+    } else {
+        format!("unknown {name}, which is no plain word")
+    }
 }
 
 /// A provider's word or id.
@@ -146,10 +153,27 @@ mod tests {
 
     #[test]
     fn an_unknown_word_is_repeated_harmlessly() {
-        assert_eq!(unknown("type", "<script>\n"), "unknown type \"?script??\"");
-        assert_eq!(
-            unknown("type", &"x".repeat(500)).len(),
-            "unknown type \"\"".len() + 64
-        );
+        for name in [
+            "answering_machine_detection",
+            "message.v2",
+            "x",
+            &"x".repeat(64),
+        ] {
+            assert_eq!(unknown("type", name), format!("unknown type \"{name}\""));
+        }
+        for other in [
+            "",
+            "<script>\n",
+            "Ana García",
+            "ana@example.com",
+            "573001234567",
+            "tel:573001234567",
+            &"x".repeat(65),
+        ] {
+            assert_eq!(
+                unknown("type", other),
+                "unknown type, which is no plain word"
+            );
+        }
     }
 }

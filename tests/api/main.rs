@@ -21,6 +21,7 @@ mod interactions;
 mod ledger;
 mod openapi;
 mod replicas;
+mod privacy;
 mod reprocess;
 mod scale;
 mod users;
