@@ -1,6 +1,10 @@
 //! The OpenAPI document is committed, so that a change of the interface is
 //! seen in a review.
 
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
 #[test]
 fn the_committed_document_is_what_the_program_says() {
     let committed = include_str!("../../openapi/bitacora.json");
@@ -8,4 +12,121 @@ fn the_committed_document_is_what_the_program_says() {
         committed == bitacora::http::openapi(),
         "openapi/bitacora.json is not up to date: run `make openapi`"
     );
+}
+
+/// Nobody need be known; a provider's own proof, which the operation tells of;
+/// a person or a service; a service alone; a person in a stream's query too.
+const PUBLIC: &[&str] = &[];
+const PROVIDER: &[&str] = &[];
+const KNOWN: &[&str] = &["person", "service"];
+const SERVICE: &[&str] = &["service"];
+const STREAM: &[&str] = &["person", "person_in_query", "service"];
+
+/// The routes of the contract's sections 0, 1, 2 and 8, and those for people.
+#[rustfmt::skip]
+const ROUTES: &[(&str, &str, &[&str], &str)] = &[
+    ("get", "/health", PUBLIC, "200"),
+    ("get", "/api/health", PUBLIC, "200"),
+    ("get", "/livez", PUBLIC, "200"),
+    ("get", "/readyz", PUBLIC, "200"),
+    ("get", "/metrics", SERVICE, "200"),
+    ("post", "/api/auth/login", PUBLIC, "200"),
+    ("post", "/api/users", KNOWN, "201"),
+    ("get", "/api/users", KNOWN, "200"),
+    ("post", "/webhooks/elevenlabs/call", PROVIDER, "200"),
+    ("post", "/webhooks/builderbot/whatsapp", PROVIDER, "200"),
+    ("post", "/webhooks/twilio/sms/status", PROVIDER, "200"),
+    ("post", "/webhook/twilio/incoming", PROVIDER, "200"),
+    ("post", "/webhooks/twilio/incoming", PROVIDER, "200"),
+    ("post", "/webhooks/twilio/voice/status", PROVIDER, "200"),
+    ("get", "/api/interactions", KNOWN, "200"),
+    ("get", "/api/interactions/{id}", KNOWN, "200"),
+    ("get", "/api/interactions/{id}/audio", KNOWN, "200"),
+    ("get", "/api/ledger/events", KNOWN, "200"),
+    ("get", "/api/ledger/stream", STREAM, "200"),
+    ("get", "/api/deliveries", KNOWN, "200"),
+    ("get", "/api/deliveries/{id}", KNOWN, "200"),
+    ("post", "/api/deliveries/{id}/reprocess", KNOWN, "200"),
+    ("get", "/api/audit-log", KNOWN, "200"),
+    ("get", "/api/projections", KNOWN, "200"),
+    ("post", "/api/projections/{name}/replay", KNOWN, "202"),
+];
+
+/// What answers without any handler of ours that could fail: nothing to tell.
+const NEVER_FAIL: [&str; 1] = ["/livez"];
+
+#[test]
+fn every_route_is_documented_with_its_answers_and_its_credentials() {
+    let document: Value = serde_json::from_str(&bitacora::http::openapi()).unwrap();
+    for &(method, path, schemes, success) in ROUTES {
+        let what = format!("{method} {path}");
+        let operation = &document["paths"][path][method];
+        assert!(operation.is_object(), "{what} is not documented");
+        for text in ["summary", "operationId"] {
+            assert!(
+                operation[text].as_str().is_some_and(|it| !it.is_empty()),
+                "{what} has no {text}"
+            );
+        }
+        let answers = operation["responses"].as_object().unwrap();
+        let good = &answers[success];
+        assert!(good["description"].is_string(), "{what}: {success}");
+        let schemas = |answer: &Value| -> Vec<Value> {
+            let content = answer["content"].as_object().into_iter().flatten();
+            content.map(|(_, body)| body["schema"].clone()).collect()
+        };
+        assert!(
+            schemas(good).iter().any(Value::is_object),
+            "{what}: {success} has no schema"
+        );
+        let mut errors = answers
+            .iter()
+            .filter(|(status, _)| status.as_str() >= "400")
+            .peekable();
+        assert!(
+            errors.peek().is_some() || NEVER_FAIL.contains(&path),
+            "{what} has no errors"
+        );
+        for (status, answer) in
+            errors.filter(|_| path.starts_with("/api/") || path.starts_with("/webhook"))
+        {
+            // A range beyond a recording's end has no body; health has its own.
+            let own = status == "416" || path == "/api/health";
+            let envelope = json!({"$ref": "#/components/schemas/Error"});
+            assert!(
+                own || schemas(answer) == [envelope],
+                "{what}: {status}: {answer}"
+            );
+        }
+        let mut needed: Vec<&str> = vec![];
+        for either in operation["security"].as_array().into_iter().flatten() {
+            needed.extend(either.as_object().unwrap().keys().map(String::as_str));
+        }
+        assert_eq!(needed, schemes, "{what}");
+        for scheme in needed {
+            assert!(
+                document["components"]["securitySchemes"][scheme].is_object(),
+                "{scheme}"
+            );
+        }
+        if !schemes.is_empty() || path.starts_with("/webhook") {
+            assert!(answers.contains_key("401"), "{what}");
+        }
+    }
+}
+
+#[test]
+fn every_operation_has_an_id_of_its_own() {
+    let document: Value = serde_json::from_str(&bitacora::http::openapi()).unwrap();
+    let mut ids = BTreeSet::new();
+    for operation in document["paths"]
+        .as_object()
+        .unwrap()
+        .values()
+        .flat_map(|it| it.as_object().unwrap().values())
+    {
+        let id = operation["operationId"].as_str().unwrap();
+        assert!(ids.insert(id), "{id} is there twice");
+    }
+    assert!(ids.len() >= ROUTES.len());
 }
