@@ -98,7 +98,7 @@ def running_service(program):
         print(f"Using the service at {SERVICE} and its sandbox at {SANDBOX}")
         yield
         return
-    print("No service runs: starting `bitacora dev`")
+    print("No service runs: starting `bitacora dev`", flush=True)
     environment = {"RUST_LOG": "warn", **os.environ}
     child = subprocess.Popen([program, "dev"], env=environment)
     try:
@@ -184,7 +184,7 @@ def wait_for_everyone(service, batch, really):
         bare = [r for r in told.values() if r["status"] == "completed" and not r["transcript"]]
         seconds = int(time.monotonic() - began)
         done = not wrong and not bare
-        progress.show(f"{seconds:3} s  to be recovered: {len(bare)} transcripts, {len(wrong)} outcomes", done)
+        progress.show(f"{seconds:3} s  to be recovered: transcripts {len(bare)}, outcomes {len(wrong)}", done)
         if done or seconds > RECOVERY_SECS_MAX:
             return data
         time.sleep(1)
@@ -263,6 +263,8 @@ def main():
     except Failed as error:
         print(f"\ndemo: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
