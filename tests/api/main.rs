@@ -11,17 +11,17 @@
 
 mod harness;
 
+mod audit;
 mod commands;
 mod crash;
-mod audit;
 mod errors;
 mod groups;
 mod ingest;
 mod interactions;
 mod ledger;
 mod openapi;
-mod replicas;
 mod privacy;
+mod replicas;
 mod reprocess;
 mod scale;
 mod users;

@@ -411,7 +411,7 @@ async fn each_field_of_a_new_person_is_checked() {
             }
             let (status, body) = answer(app.post_as("admin", "/api/users", &body)).await;
             let got = (status, &body["code"], &body["details"][0]["field"]);
-            let expected = (400, &json!("validation_error"), &json!("body"));
+            let expected = (400, &json!("validation_error"), &json!(field));
             assert_eq!(got, expected, "{field} {wrong:?}");
         }
     }
@@ -532,14 +532,25 @@ fn operations() -> Vec<(String, String, Value)> {
             if !operation["security"].to_string().contains("\"person\"") {
                 continue;
             }
-            let schema =
-                &operation["requestBody"]["content"]["application/json; charset=utf-8"]["schema"];
-            let name = schema["$ref"].as_str().and_then(|it| it.rsplit('/').next());
-            let body = name.map_or(json!({}), |name| {
-                document["components"]["schemas"][name]["example"].clone()
-            });
+            let content = operation["requestBody"]["content"].as_object();
+            let schema = content.and_then(|it| it.values().next()?["schema"]["$ref"].as_str());
+            let name = schema.and_then(|it| it.rsplit('/').next());
+            let example = |name| &document["components"]["schemas"][name]["example"];
+            let body = match name {
+                Some("GroupPatch") => json!({"name": "Clientes"}),
+                Some("NewClients") => {
+                    json!({"clients": [{"name": "Juan", "phone": "+573001234567"}]})
+                }
+                Some("AgentPreparation") => json!({"userId": 1}),
+                Some(name) => example(name).clone(),
+                None => json!({}),
+            };
+            assert!(body.is_object(), "{method} {path} has no example");
+            let parameters = operation["parameters"].as_array();
+            let is_number = |it: &Value| it["name"] == "id" && it["schema"]["type"] == "integer";
+            let numbered = parameters.is_some_and(|it| it.iter().any(is_number));
             let path = path
-                .replace("{id}", UNKNOWN_ID)
+                .replace("{id}", if numbered { "999999" } else { UNKNOWN_ID })
                 .replace("{name}", "interactions");
             found.push((method.to_uppercase(), path, body));
         }
@@ -555,7 +566,12 @@ async fn each_role_may_what_the_one_below_may_and_an_auditor_reads_all_and_chang
     for (method, path, body) in operations() {
         let request = |role: &str| match method.as_str() {
             "GET" => app.get_as(role, &path),
-            _ => app.post_as(role, &path, &body),
+            _ => {
+                let (client, built) = app.post_as(role, &path, &body).build_split();
+                let mut built = built.unwrap();
+                *built.method_mut() = method.parse().unwrap();
+                RequestBuilder::from_parts(client, built)
+            }
         };
         let before = app.count(facts).await;
         let auditor = status(request("auditor")).await;
@@ -568,11 +584,14 @@ async fn each_role_may_what_the_one_below_may_and_an_auditor_reads_all_and_chang
         assert_eq!(app.count(facts).await, before, "{method} {path} as auditor");
         let mut below = false;
         for role in ["agent", "supervisor", "admin"] {
-            let got = status(request(role)).await;
-            assert!(
-                got != 400 && got != 401 && got < 500,
-                "{method} {path} as {role}: {got}"
-            );
+            let (got, answer) = match path.ends_with("/stream") {
+                // Its answer has no end.
+                true => (status(request(role)).await, Value::Null),
+                false => answer(request(role)).await,
+            };
+            // The provider may be away: that is no matter of roles.
+            let carried_out = ![400, 401, 500].contains(&got);
+            assert!(carried_out, "{method} {path} as {role}: {got}: {answer}");
             let may = got != 403;
             assert!(
                 may || !below,
