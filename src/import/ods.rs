@@ -36,24 +36,33 @@ pub(super) fn read(archive: &mut Archive<'_>, rows: &mut Rows<'_>) -> Result<(),
         let event = xml
             .read_event_into(&mut buffer)
             .map_err(|_| Error::Unreadable)?;
-        match event {
-            Event::Start(start) => sheet.start(&start, rows)?,
+        let over = match event {
+            Event::Start(start) => {
+                sheet.start(&start, rows)?;
+                false
+            }
             Event::Empty(start) => {
                 sheet.start(&start, rows)?;
-                if sheet.end(start.name().as_ref(), rows)? {
-                    return Ok(());
-                }
+                sheet.end(start.name().as_ref(), rows)?
             }
-            Event::End(end) => {
-                if sheet.end(end.name().as_ref(), rows)? {
-                    return Ok(());
-                }
+            Event::End(end) => sheet.end(end.name().as_ref(), rows)?,
+            Event::Text(text) => {
+                sheet.text(&text.xml10_content());
+                false
             }
-            Event::Text(text) => sheet.text(&text.xml10_content()),
-            Event::CData(text) => sheet.text(&text.xml10_content()),
-            Event::GeneralRef(entity) => sheet.entity(&entity),
-            Event::Eof => return Ok(()),
-            _ => {}
+            Event::CData(text) => {
+                sheet.text(&text.xml10_content());
+                false
+            }
+            Event::GeneralRef(entity) => {
+                sheet.entity(&entity);
+                false
+            }
+            Event::Eof => true,
+            _ => false,
+        };
+        if over {
+            return Ok(());
         }
     }
 }
