@@ -22,7 +22,7 @@ const KNOWN: &[&str] = &["person", "service"];
 const SERVICE: &[&str] = &["service"];
 const STREAM: &[&str] = &["person", "person_in_query", "service"];
 
-/// The routes of the contract's sections 0, 1, 2 and 8, and those for people.
+/// The routes of the contract's sections 0, 1, 2, 4 and 8, and those for people.
 #[rustfmt::skip]
 const ROUTES: &[(&str, &str, &[&str], &str)] = &[
     ("get", "/health", PUBLIC, "200"),
@@ -33,6 +33,18 @@ const ROUTES: &[(&str, &str, &[&str], &str)] = &[
     ("post", "/api/auth/login", PUBLIC, "200"),
     ("post", "/api/users", KNOWN, "201"),
     ("get", "/api/users", KNOWN, "200"),
+    ("post", "/api/groups", KNOWN, "201"),
+    ("get", "/api/groups", KNOWN, "200"),
+    ("get", "/api/groups/{id}", KNOWN, "200"),
+    ("patch", "/api/groups/{id}", KNOWN, "200"),
+    ("get", "/api/groups/{id}/clients", KNOWN, "200"),
+    ("post", "/api/groups/{id}/clients", KNOWN, "201"),
+    ("post", "/api/groups/{id}/prepare-agent", KNOWN, "200"),
+    ("post", "/api/groups/{id}/call", KNOWN, "200"),
+    ("get", "/api/groups/{id}/batch-status", KNOWN, "200"),
+    ("get", "/api/groups/{id}/batch-status/{batchId}", KNOWN, "200"),
+    ("get", "/api/groups/{id}/call-history", KNOWN, "200"),
+    ("get", "/api/groups/{id}/call-stats", KNOWN, "200"),
     ("post", "/webhooks/elevenlabs/call", PROVIDER, "200"),
     ("post", "/webhooks/builderbot/whatsapp", PROVIDER, "200"),
     ("post", "/webhooks/twilio/sms/status", PROVIDER, "200"),
