@@ -12,6 +12,7 @@
 mod harness;
 
 mod audit;
+mod batches;
 mod commands;
 mod crash;
 mod errors;
