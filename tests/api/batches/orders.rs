@@ -245,11 +245,11 @@ fn requested(pair: &Pair, name: &str) -> Requested {
 /// How far a process came with an order before it was killed.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 enum Killed {
-    AfterTheRequest,
-    AfterTheAttempt,
-    AfterTheProviderTookIt,
-    AfterItSaidUncertain,
-    AfterTheOutcome,
+    OnceRequested,
+    OnceAttempted,
+    TakenByTheProvider,
+    KnownUncertain,
+    Recorded,
 }
 
 #[tokio::test]
@@ -261,11 +261,11 @@ async fn a_kill_at_every_step_of_a_submit_ends_in_one_batch() {
     .await;
     let app = pair.app.app();
     let steps = [
-        Killed::AfterTheRequest,
-        Killed::AfterTheAttempt,
-        Killed::AfterTheProviderTookIt,
-        Killed::AfterItSaidUncertain,
-        Killed::AfterTheOutcome,
+        Killed::OnceRequested,
+        Killed::OnceAttempted,
+        Killed::TakenByTheProvider,
+        Killed::KnownUncertain,
+        Killed::Recorded,
     ];
     for (n, killed) in steps.into_iter().enumerate() {
         let order = requested(&pair, &format!("{killed:?}"));
@@ -278,18 +278,18 @@ async fn a_kill_at_every_step_of_a_submit_ends_in_one_batch() {
                 .unwrap();
         };
         tell(Command::Request(Box::new(order.clone()))).await;
-        if killed >= Killed::AfterTheAttempt {
+        if killed >= Killed::OnceAttempted {
             tell(Command::AttemptSubmit { looked_up: None }).await;
         }
         let mut taken = None;
-        if killed >= Killed::AfterTheProviderTookIt {
+        if killed >= Killed::TakenByTheProvider {
             taken = Some(app.elevenlabs.submit_batch(&order).await.unwrap());
         }
-        if killed == Killed::AfterItSaidUncertain {
+        if killed == Killed::KnownUncertain {
             let reason = "it timed out".to_owned();
             tell(Command::ReportSubmitUncertain { attempt: 1, reason }).await;
         }
-        if killed == Killed::AfterTheOutcome {
+        if killed == Killed::Recorded {
             let batch = taken.clone().unwrap();
             tell(Command::ReportSubmitted {
                 adopted: false,
@@ -298,7 +298,7 @@ async fn a_kill_at_every_step_of_a_submit_ends_in_one_batch() {
             .await;
         }
         // While whoever attempted it may still be at it, nobody else sends.
-        if killed == Killed::AfterTheAttempt {
+        if killed == Killed::OnceAttempted {
             assert!(
                 batches::drive(app, &id).await.unwrap().is_some(),
                 "{killed:?}"
