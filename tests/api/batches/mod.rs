@@ -1,5 +1,6 @@
 //! Batches against the stand-in of the providers: contract, sections 3 and 5.
 
+mod campaign;
 mod orders;
 mod status;
 
@@ -28,6 +29,14 @@ impl Pair {
     }
 
     async fn with(rates: Rates, change: impl FnOnce(Options) -> Options) -> Self {
+        Self::of(rates, |world| world, change).await
+    }
+
+    async fn of(
+        rates: Rates,
+        world: impl FnOnce(sandbox::Options) -> sandbox::Options,
+        change: impl FnOnce(Options) -> Options,
+    ) -> Self {
         let options = sandbox::Options {
             manual_clock: true,
             clock_start_unix: Some(BEGINNING_UNIX as u64),
@@ -35,7 +44,7 @@ impl Pair {
             rates,
             ..Default::default()
         };
-        let sandbox = Sandbox::start(options).await.unwrap();
+        let sandbox = Sandbox::start(world(options)).await.unwrap();
         let options = Options {
             elevenlabs_url: Some(sandbox.url()),
             ..Options::default()
