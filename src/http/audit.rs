@@ -73,6 +73,22 @@ pub async fn recorded<T>(
     target: Option<String>,
     act: impl Future<Output = Result<T, Failure>>,
 ) -> Result<(T, i64), Failure> {
+    recorded_of(app, caller, access, action, |_| target, act).await
+}
+
+/// As [`recorded`], for an act that makes what it is done to: only afterwards
+/// it has an id.
+///
+/// # Errors
+/// As [`recorded`].
+pub async fn recorded_of<T>(
+    app: &App,
+    caller: &Caller,
+    access: Access,
+    action: &'static str,
+    target: impl FnOnce(Option<&T>) -> Option<String>,
+    act: impl Future<Output = Result<T, Failure>>,
+) -> Result<(T, i64), Failure> {
     let outcome = match caller.require(access) {
         Ok(()) => act.await,
         Err(refusal) => Err(refusal),
@@ -85,7 +101,7 @@ pub async fn recorded<T>(
         Act {
             caller: Some(caller),
             action,
-            target,
+            target: target(outcome.as_ref().ok()),
             outcome: &word,
         },
     )

@@ -4,15 +4,64 @@
 use poem::web::Html;
 use poem::{Endpoint, Response, endpoint::make_sync};
 use poem_openapi::{OpenApi, OpenApiService};
+use serde_json::{Value, json};
+
+/// How webhooks prove themselves, which poem-openapi cannot know: by any of
+/// these, checked in `http::webhooks`. Name, place, parameter, description.
+const WEBHOOK_SCHEMES: [(&str, &str, &str, &str); 4] = [
+    (
+        "webhook_token",
+        "header",
+        "X-Webhook-Token",
+        "`ELEVENLABS_WEBHOOK_TOKEN`, `BUILDERBOT_WEBHOOK_TOKEN` or `TWILIO_WEBHOOK_TOKEN`.",
+    ),
+    (
+        "builderbot_token",
+        "query",
+        "token",
+        "`BUILDERBOT_WEBHOOK_TOKEN`.",
+    ),
+    (
+        "elevenlabs_signature",
+        "header",
+        "ElevenLabs-Signature",
+        "`t=<unix seconds>,v0=<hex>`: HMAC-SHA256 of `<t>.<body>` under `ELEVENLABS_WEBHOOK_SECRET`.",
+    ),
+    (
+        "twilio_signature",
+        "header",
+        "X-Twilio-Signature",
+        "Base64 of the HMAC-SHA1 of URL and parameters under `TWILIO_AUTH_TOKEN`.",
+    ),
+];
 
 /// The document as it is served and committed: pretty, so that a diff can be
 /// read.
 pub fn document<T: OpenApi>(service: &OpenApiService<T, ()>) -> String {
     let spec = service.spec();
-    serde_json::from_str::<serde_json::Value>(&spec)
+    serde_json::from_str::<Value>(&spec)
+        .map(with_webhook_schemes)
         .and_then(|value| serde_json::to_string_pretty(&value))
         .unwrap_or(spec)
         + "\n"
+}
+
+fn with_webhook_schemes(mut document: Value) -> Value {
+    for (name, place, parameter, description) in WEBHOOK_SCHEMES {
+        document["components"]["securitySchemes"][name] = json!({
+            "type": "apiKey", "in": place, "name": parameter, "description": description,
+        });
+    }
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    for (path, operations) in paths.filter(|(path, _)| path.starts_with("/webhook")) {
+        let own = match path.split('/').nth(2) {
+            Some("elevenlabs") => "elevenlabs_signature",
+            Some("builderbot") => "builderbot_token",
+            _ => "twilio_signature",
+        };
+        operations["post"]["security"] = json!([{"webhook_token": []}, {own: []}]);
+    }
+    document
 }
 
 /// Serves the document.
@@ -24,8 +73,12 @@ pub fn endpoint(document: String) -> impl Endpoint {
     })
 }
 
-/// Swagger UI, which the binary contains.
-pub fn swagger_ui<T: OpenApi + 'static>(service: &OpenApiService<T, ()>) -> impl Endpoint + use<T> {
+/// Swagger UI, which the binary contains, of the document.
+pub fn swagger_ui<T: OpenApi + 'static>(
+    service: &OpenApiService<T, ()>,
+    document: &str,
+) -> impl Endpoint + use<T> {
     let html = service.swagger_ui_html();
+    let html = html.replace(&service.spec(), document);
     make_sync(move |_| Html(html.clone()))
 }

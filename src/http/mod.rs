@@ -115,7 +115,7 @@ pub fn routes(app: Arc<App>) -> impl Endpoint {
     let api = service();
     let document = docs::document(&api);
     let routes = Route::new()
-        .at("/api/docs", poem::get(docs::swagger_ui(&api)))
+        .at("/api/docs", poem::get(docs::swagger_ui(&api, &document)))
         .at("/api/openapi.json", poem::get(docs::endpoint(document)))
         .nest(
             "/",

@@ -222,8 +222,11 @@ impl Api {
     ) -> Result<Response<Created>, Failure> {
         let caller = Caller::from(auth);
         let act = register(&app, &caller, body.0);
+        let target = |made: Option<&(user::Registered, i64)>| {
+            made.map(|(user, _)| format!("user:{}", user.user_id))
+        };
         let ((user, position), audited_at) =
-            audit::recorded(&app, &caller, Access::Admin, "create_user", None, act).await?;
+            audit::recorded_of(&app, &caller, Access::Admin, "create_user", target, act).await?;
         let position = position.max(audited_at);
         app.readable(&["users", "audit_log"], position).await;
         let created = Created::Created(reply::success(UserView::from(user)));

@@ -62,7 +62,7 @@ async fn commands_logins_reveals_and_refusals_are_on_record() {
             "user:7",
             json!("admin"),
             "create_user",
-            Value::Null,
+            json!("user:1"),
             "ok",
         ),
         (

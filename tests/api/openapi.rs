@@ -14,10 +14,11 @@ fn the_committed_document_is_what_the_program_says() {
     );
 }
 
-/// Nobody need be known; a provider's own proof, which the operation tells of;
-/// a person or a service; a service alone; a person in a stream's query too.
+/// Nobody need be known; a provider's token or signature; a person or a service; a service alone; a person in a stream's query too.
 const PUBLIC: &[&str] = &[];
-const PROVIDER: &[&str] = &[];
+const ELEVENLABS: &[&str] = &["webhook_token", "elevenlabs_signature"];
+const BUILDERBOT: &[&str] = &["webhook_token", "builderbot_token"];
+const TWILIO: &[&str] = &["webhook_token", "twilio_signature"];
 const KNOWN: &[&str] = &["person", "service"];
 const SERVICE: &[&str] = &["service"];
 const STREAM: &[&str] = &["person", "person_in_query", "service"];
@@ -45,12 +46,12 @@ const ROUTES: &[(&str, &str, &[&str], &str)] = &[
     ("get", "/api/groups/{id}/batch-status/{batchId}", KNOWN, "200"),
     ("get", "/api/groups/{id}/call-history", KNOWN, "200"),
     ("get", "/api/groups/{id}/call-stats", KNOWN, "200"),
-    ("post", "/webhooks/elevenlabs/call", PROVIDER, "200"),
-    ("post", "/webhooks/builderbot/whatsapp", PROVIDER, "200"),
-    ("post", "/webhooks/twilio/sms/status", PROVIDER, "200"),
-    ("post", "/webhook/twilio/incoming", PROVIDER, "200"),
-    ("post", "/webhooks/twilio/incoming", PROVIDER, "200"),
-    ("post", "/webhooks/twilio/voice/status", PROVIDER, "200"),
+    ("post", "/webhooks/elevenlabs/call", ELEVENLABS, "200"),
+    ("post", "/webhooks/builderbot/whatsapp", BUILDERBOT, "200"),
+    ("post", "/webhooks/twilio/sms/status", TWILIO, "200"),
+    ("post", "/webhook/twilio/incoming", TWILIO, "200"),
+    ("post", "/webhooks/twilio/incoming", TWILIO, "200"),
+    ("post", "/webhooks/twilio/voice/status", TWILIO, "200"),
     ("get", "/api/interactions", KNOWN, "200"),
     ("get", "/api/interactions/{id}", KNOWN, "200"),
     ("get", "/api/interactions/{id}/audio", KNOWN, "200"),
