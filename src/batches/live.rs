@@ -163,8 +163,7 @@ async fn step(app: &App, position: &mut Option<i64>) -> anyhow::Result<()> {
     let grown = events::grown(&app.pool, after, GROWN_MAX).await?;
     let upto = grown.last().map_or(after, |(position, ..)| *position);
     let is_first = position.is_none();
-    if upto > 0
-        && (is_first || upto > after)
+    if (is_first || upto > after)
         && !app
             .engine
             .wait_for(&READ_MODELS, upto, CAUGHT_UP_WITHIN)

@@ -67,13 +67,8 @@ impl Monitor {
         // is recorded before it goes out. So once the read model is here it
         // shows every order that one of these may be.
         let head = events::head(&app.pool).await?;
-        // An empty ledger has no read models yet.
-        if head > 0
-            && !app
-                .engine
-                .wait_for(&["batches"], head, CAUGHT_UP_WITHIN)
-                .await?
-        {
+        let caught_up = app.engine.wait_for(&["batches"], head, CAUGHT_UP_WITHIN);
+        if !caught_up.await? {
             anyhow::bail!("the read model of batches is behind");
         }
         let open = open_submits(app).await?;

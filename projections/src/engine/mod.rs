@@ -164,6 +164,10 @@ impl Engine {
     }
 
     async fn have_reached(&self, names: &[&str], position: i64) -> anyhow::Result<bool> {
+        // Before the first event there is nothing to fold, and no checkpoint.
+        if position <= 0 {
+            return Ok(true);
+        }
         let sql = "select count(*) from projection_checkpoints
                    where name = any($1) and build = 'live' and position >= $2";
         let there: i64 = sqlx::query_scalar(sql)
