@@ -153,6 +153,12 @@ async fn what_is_wrong_with_a_group_is_told() {
     let app = TestApp::start().await;
     let large = "x".repeat(2 << 20);
     for (body, status, message) in [
+        (json!({}), 400, "name is required"),
+        (
+            json!({"name": 7}),
+            400,
+            "name invalid type: integer `7`, expected a string",
+        ),
         (
             json!({"name": "  "}),
             400,
@@ -206,6 +212,28 @@ async fn what_is_wrong_with_a_group_is_told() {
     let (status, _) = answer(app.post_as("nobody", "/api/groups", &large)).await;
     assert_eq!(status, 413, "large bodies are for those who are known");
     assert_eq!(app.count("select count(*) from groups").await, 0);
+}
+
+#[tokio::test]
+async fn a_field_that_is_missing_is_told_by_its_name() {
+    let app = TestApp::start().await;
+    let id = group(&app, &json!({"name": "a"})).await;
+    for (path, body, field) in [
+        ("clients", json!({}), "clients"),
+        (
+            "clients",
+            json!({"clients": [{"phone": "3001234567"}, {"name": "Ana"}]}),
+            "clients[1].phone",
+        ),
+        ("call", json!({}), "userId"),
+        ("call", json!({"userId": "x"}), "userId"),
+        ("prepare-agent", json!({}), "userId"),
+    ] {
+        let path = format!("/api/groups/{id}/{path}");
+        let (status, answer) = answer(app.post_as("admin", &path, &body)).await;
+        assert_eq!(status, 400, "{answer}");
+        assert_eq!(answer["details"][0]["field"], field, "{answer}");
+    }
 }
 
 /// Every message of the contract, in its order.

@@ -6,9 +6,9 @@ use domain::batch::Snapshot;
 use domain::phone::mask;
 use poem::web::Data;
 use poem_openapi::param::Path;
-use poem_openapi::payload::Json;
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{target, unknown};
@@ -18,13 +18,15 @@ use crate::groups::calls::{self, Called, Error, Wish};
 use crate::http::auth::{Access, Auth, Caller};
 use crate::http::batch_calling::{metadata, refusal};
 use crate::http::batch_view::must_mask;
+use crate::http::body::Body;
 use crate::http::error::Failure;
 use crate::http::reply::{self, Commanded};
 use crate::http::{Tag, audit, params};
 use crate::providers::http as provider;
 
 /// Who wants a group called.
-#[derive(Object)]
+#[derive(Deserialize, Object)]
+#[serde(rename_all = "camelCase")]
 #[oai(rename = "GroupCall", rename_all = "camelCase", example)]
 struct CallBody {
     /// In whose name. Required.
@@ -46,7 +48,8 @@ impl Example for CallBody {
 }
 
 /// In whose name an agent is prepared.
-#[derive(Object)]
+#[derive(Deserialize, Object)]
+#[serde(rename_all = "camelCase")]
 #[oai(rename = "AgentPreparation", rename_all = "camelCase")]
 struct PrepareBody {
     /// Whose agent it is, where the group has none. Required.
@@ -122,7 +125,7 @@ impl Api {
         auth: Auth,
         /// The group's number.
         id: Path<i32>,
-        body: Json<PrepareBody>,
+        body: Body<PrepareBody>,
     ) -> Result<Commanded<PreparedView>, Failure> {
         let caller = Caller::from(auth);
         let about = Some(target(id.0));
@@ -165,7 +168,7 @@ impl Api {
         auth: Auth,
         /// The group's number.
         id: Path<i32>,
-        body: Json<CallBody>,
+        body: Body<CallBody>,
     ) -> Result<Commanded<CalledView>, Failure> {
         let caller = Caller::from(auth);
         let about = Some(target(id.0));

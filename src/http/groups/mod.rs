@@ -23,6 +23,7 @@ use self::view::{
 };
 use super::auth::{Access, Auth, Caller};
 use super::batch_calling::metadata;
+use super::body::Body;
 use super::error::Failure;
 use super::interactions::must_mask;
 use super::reply::{self, Commanded, Page, Success};
@@ -73,7 +74,7 @@ impl Api {
         &self,
         app: Data<&Arc<App>>,
         auth: Auth,
-        body: Json<NewGroupBody>,
+        body: Body<NewGroupBody>,
     ) -> Result<Response<Created>, Failure> {
         let caller = Caller::from(auth);
         let act = create(&app, &caller, body.0);
@@ -130,7 +131,7 @@ impl Api {
         auth: Auth,
         /// The group's number.
         id: Path<i32>,
-        body: Json<GroupPatchBody>,
+        body: Body<GroupPatchBody>,
     ) -> Result<Commanded<GroupView>, Failure> {
         let caller = Caller::from(auth);
         let target = Some(target(id.0));
@@ -199,7 +200,7 @@ impl Api {
         auth: Auth,
         /// The group's number.
         id: Path<i32>,
-        body: Json<NewClientsBody>,
+        body: Body<NewClientsBody>,
     ) -> Result<Response<Added>, Failure> {
         let caller = Caller::from(auth);
         let about = Some(target(id.0));

@@ -4,6 +4,7 @@ use domain::group::NewClient;
 use domain::phone::{PhoneNumber, mask, mask_in};
 use poem_openapi::Object;
 use poem_openapi::types::{Example, MaybeUndefined};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::variables;
@@ -15,16 +16,18 @@ use crate::import::Rejected;
 const FIELD_CHARS_MAX: usize = 2_000;
 
 /// A group to make.
-#[derive(Object)]
+#[derive(Deserialize, Object)]
 #[oai(rename = "NewGroup", example)]
 pub struct NewGroupBody {
     /// 1 to 200 characters.
     pub name: String,
     /// The agent that calls its clients. A group without one is called by the user's.
     #[oai(rename = "agentId")]
+    #[serde(rename = "agentId")]
     pub agent_id: Option<String>,
     /// The provider's id of the number that they are called from.
     #[oai(rename = "phoneNumberId")]
+    #[serde(rename = "phoneNumberId")]
     pub phone_number_id: Option<String>,
     /// The country code of numbers that have none; `+57` if not given.
     pub prefix: Option<String>,
@@ -51,16 +54,19 @@ impl Example for NewGroupBody {
 }
 
 /// What to change of a group.
-#[derive(Object)]
+#[derive(Deserialize, Object)]
 #[oai(rename = "GroupPatch")]
 pub struct GroupPatchBody {
     /// 1 to 200 characters.
+    #[serde(default)]
     pub name: MaybeUndefined<String>,
     /// The agent that calls its clients.
     #[oai(rename = "agentId")]
+    #[serde(default, rename = "agentId")]
     pub agent_id: MaybeUndefined<String>,
     /// The provider's id of the number that they are called from.
     #[oai(rename = "phoneNumberId")]
+    #[serde(default, rename = "phoneNumberId")]
     pub phone_number_id: MaybeUndefined<String>,
     /// The country code of numbers that have none.
     pub prefix: Option<String>,
@@ -69,7 +75,7 @@ pub struct GroupPatchBody {
 }
 
 /// Clients to add.
-#[derive(Object)]
+#[derive(Deserialize, Object)]
 #[oai(rename = "NewClients")]
 pub struct NewClientsBody {
     /// At least one.
@@ -77,7 +83,7 @@ pub struct NewClientsBody {
 }
 
 /// A client to add.
-#[derive(Object)]
+#[derive(Deserialize, Object)]
 #[oai(rename = "NewClient")]
 pub struct NewClientBody {
     /// Full name.
