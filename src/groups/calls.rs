@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::PhoneNumber;
-use domain::batch::{GroupPart, RECIPIENTS_MAX, Recipient, Requested};
+use domain::batch::{self, Batch, GroupPart, RECIPIENTS_MAX, Recipient, Requested};
 use domain::group::Client;
 use futures_util::future::join_all;
 use projections::groups::{self, Group, GroupClient};
 use projections::users::User;
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use crate::app::App;
 use crate::batches::{self, Ordered};
@@ -31,8 +32,11 @@ const GROUP_NAME: &str = "group_name";
 const GROUP_EVENTS: [&str; 3] = ["group.created", "group.updated", "group.clients_added"];
 
 /// Who wants a group called, and how.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Wish {
+    /// Which call it is. The same again completes the first: what a process
+    /// that was killed has ordered of it is not ordered again.
+    pub call_id: Uuid,
     /// In whose name; `None` is refused.
     pub user_id: Option<i32>,
     /// From which of the provider's numbers.
@@ -124,41 +128,37 @@ pub async fn call(
     if recipients.is_empty() {
         return Err(Error::NoClients);
     }
-    let own = wish
-        .phone_number_id
-        .or_else(|| group.phone_number_id.clone());
+    let own = wish.phone_number_id.clone();
+    let own = own.or_else(|| group.phone_number_id.clone());
     let phone_number_id = match own.filter(|id| !id.trim().is_empty()) {
         Some(id) => id,
         None => first_outbound_number(app).await?,
     };
     let call_name = call_name(app, &group.name);
-    let order = |recipients: Vec<Recipient>, group: GroupPart| Requested {
-        batch_id: app.source.id().to_string(),
+    let parts = u32::try_from(recipients.len().div_ceil(RECIPIENTS_MAX)).unwrap_or(u32::MAX);
+    let order = |(part, recipients): (u32, Vec<Recipient>)| Requested {
+        batch_id: part_id(wish.call_id, part),
         call_name: call_name.clone(),
         agent_id: agent_id.clone(),
         agent_phone_number_id: phone_number_id.clone(),
         scheduled_time_unix: wish.scheduled_time_unix,
         phone_provider: None,
-        group: Some(group),
+        group: Some(GroupPart {
+            group_id,
+            call_id: wish.call_id.to_string(),
+            part,
+            parts,
+        }),
         requested_by: metadata.get("actor").cloned().unwrap_or_default(),
         requested_at: app.source.now(),
         recipients,
     };
-    let call_id = app.source.id().to_string();
-    let parts = u32::try_from(recipients.len().div_ceil(RECIPIENTS_MAX)).unwrap_or(u32::MAX);
-    let orders: Vec<_> = (0..)
-        .zip(in_parts(recipients))
-        .map(|(part, recipients)| {
-            let call_id = call_id.clone();
-            let part = GroupPart {
-                group_id,
-                call_id,
-                part,
-                parts,
-            };
-            order(recipients, part)
-        })
-        .collect();
+    let orders: Vec<_> = (0..).zip(in_parts(recipients)).map(order).collect();
+    let orders = join_known(app, orders, &wish).await?;
+    let (agent_id, call_name) = match orders.first() {
+        Some(first) => (first.agent_id.clone(), first.call_name.clone()),
+        None => (agent_id, call_name),
+    };
     let parts = submit(app, orders, metadata).await?;
     Ok(Called {
         group,
@@ -166,6 +166,47 @@ pub async fn call(
         call_name,
         parts,
     })
+}
+
+/// Our id of a part of a call.
+pub fn part_id(call_id: Uuid, part: u32) -> String {
+    Uuid::new_v5(&call_id, &part.to_be_bytes()).to_string()
+}
+
+/// Parts that are on the ledger already stay as they were ordered, and those
+/// that are missing are ordered alike.
+async fn join_known(
+    app: &App,
+    mut orders: Vec<Requested>,
+    wish: &Wish,
+) -> Result<Vec<Requested>, Error> {
+    let mut known: Vec<Option<Requested>> = Vec::with_capacity(orders.len());
+    for order in &orders {
+        let batch = app.store.load::<Batch>(&order.batch_id).await;
+        let batch = batch.map_err(batches::Error::from)?;
+        known.push(batch.requested().cloned());
+    }
+    let Some(like) = known.iter().flatten().next().cloned() else {
+        return Ok(orders);
+    };
+    let number = wish.phone_number_id.as_ref();
+    if wish.scheduled_time_unix != like.scheduled_time_unix
+        || number.is_some_and(|number| *number != like.agent_phone_number_id)
+    {
+        return Err(batches::Error::from(batch::Error::AlreadyRequested).into());
+    }
+    let parts = like.group.as_ref().map_or(0, |group| group.parts);
+    // A part more is of people who joined the group since.
+    orders.truncate(usize::try_from(parts).unwrap_or(usize::MAX));
+    let joined = orders.into_iter().zip(known).map(|(order, known)| {
+        known.unwrap_or_else(|| Requested {
+            batch_id: order.batch_id,
+            group: order.group.map(|group| GroupPart { parts, ..group }),
+            recipients: order.recipients,
+            ..like.clone()
+        })
+    });
+    Ok(joined.collect())
 }
 
 /// Writes a group's name and variables into its agent's placeholders, beside

@@ -11,7 +11,6 @@ use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path};
 use poem_openapi::payload::Json;
 use serde_json::json;
-use uuid::Uuid;
 
 use super::audit;
 use super::auth::{Access, Auth, Caller};
@@ -19,6 +18,7 @@ use super::batch_order::{self, SubmitBody};
 use super::batch_view::{ProviderBatch, must_mask};
 use super::documented_body::JsonBody;
 use super::error::Failure;
+use super::idempotency::order_id;
 use super::reply::{self, Commanded, Success};
 use super::{Tag, context, params};
 use crate::app::App;
@@ -51,14 +51,7 @@ impl Api {
         let caller = Caller::from(auth);
         caller.require(Access::Operate)?;
         let body = batch_order::read(&body.read_json(request).await?)?;
-        let id = match idempotency_key.0 {
-            // A request that was cut short and is repeated finds its own order.
-            Some(key) => {
-                let name = format!("{}\n{}\n{key}", caller.actor(), request.uri().path());
-                Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
-            }
-            None => app.source.id(),
-        };
+        let id = order_id(&app, &caller, request.uri().path(), idempotency_key.0);
         let order = Requested {
             batch_id: id.to_string(),
             call_name: body.call_name,

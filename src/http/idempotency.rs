@@ -12,7 +12,9 @@ use chrono::{DateTime, Duration, Utc};
 use poem::http::{Method, StatusCode};
 use poem::{Endpoint, IntoResponse, Middleware, Request, Response};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
+use super::auth::Caller;
 use super::error::Failure;
 use super::{auth, error};
 use crate::app::App;
@@ -28,6 +30,18 @@ const HOLD_SECS: i64 = 120;
 const KEEP_HOURS: i64 = 24;
 /// Headers of the first answer that are given again.
 const KEPT_HEADERS: [&str; 3] = ["content-type", "x-ledger-position", "retry-after"];
+
+/// The id of what a request orders. A request that was cut short by a kill and
+/// is repeated under its key finds its own order.
+pub fn order_id(app: &App, caller: &Caller, path: &str, key: Option<String>) -> Uuid {
+    match key {
+        Some(key) => {
+            let name = format!("{}\n{path}\n{key}", caller.actor());
+            Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
+        }
+        None => app.source.id(),
+    }
+}
 
 /// Gives first answers again.
 pub struct Idempotent(pub Arc<App>);

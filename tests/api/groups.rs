@@ -1,6 +1,10 @@
 //! Groups, their clients, and calling them.
 
 use base64::Engine as _;
+use bitacora::batches::Outcome;
+use bitacora::groups::calls::{self, Wish};
+use domain::PhoneNumber;
+use domain::batch::{Batch, Command, GroupPart, Recipient, Requested};
 use sandbox::{AGENT_SURVEY, Control, Fault, PHONE_TWILIO, Sandbox, Scripted};
 use serde_json::{Value, json};
 
@@ -330,6 +334,15 @@ async fn a_group_is_called_once_and_its_calls_can_be_followed() {
         "+57******4567"
     );
     assert_eq!(ok(call()).await, answer, "the first answer again");
+    // The first process was killed before it could keep its answer.
+    sqlx::query("delete from idempotency_keys")
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    assert_eq!(
+        ok(call()).await["data"]["batchId"],
+        answer["data"]["batchId"]
+    );
 
     let truth = provider.truth();
     assert_eq!(truth.batches.len(), 1);
@@ -362,6 +375,94 @@ async fn a_group_is_called_once_and_its_calls_can_be_followed() {
     assert_eq!(stats["data"]["per_day"][0]["date"], "2025-10-28");
     let history = app.read(&format!("/api/groups/{id}/call-history")).await;
     assert!(history["data"].is_array());
+    app.stop().await;
+    provider.stop().await;
+}
+
+/// The process was killed when the first part was on the ledger and the second
+/// was not; since then somebody joined the group.
+#[tokio::test]
+async fn a_call_that_was_killed_between_its_parts_is_completed() {
+    let provider = provider().await;
+    let app = app_with(&provider).await;
+    let user = user(&app, None).await;
+    let number = |n: usize| format!("+57300{n:07}");
+    let lines: String = (0..10_001).map(|n| number(n) + "\n").collect();
+    let body = json!({"name": "Todos", "agentId": AGENT_SURVEY, "base64": base64(format!("phone\n{lines}"))});
+    let id = group(&app, &body).await;
+    let call_id = uuid::Uuid::from_u128(7);
+    let recipient = |n| Recipient {
+        phone_number: PhoneNumber::parse(&number(n)).unwrap(),
+        dynamic_variables: serde_json::Map::new(),
+        client_id: None,
+    };
+    let order = Requested {
+        batch_id: calls::part_id(call_id, 0),
+        call_name: "Llamada de ayer".to_owned(),
+        agent_id: AGENT_SURVEY.to_owned(),
+        agent_phone_number_id: PHONE_TWILIO.to_owned(),
+        scheduled_time_unix: None,
+        phone_provider: None,
+        group: Some(GroupPart {
+            group_id: i32::try_from(id).unwrap(),
+            call_id: call_id.to_string(),
+            part: 0,
+            parts: 2,
+        }),
+        requested_by: "user:7".to_owned(),
+        requested_at: app.clock.now(),
+        recipients: (0..10_000).map(recipient).collect(),
+    };
+    let request = || Command::Request(Box::new(order.clone()));
+    let nothing = std::collections::HashMap::new();
+    let service = &app.running.as_ref().unwrap().app;
+    service
+        .store
+        .execute::<Batch>(&order.batch_id, request, nothing)
+        .await
+        .unwrap();
+    let path = format!("/api/groups/{id}/clients");
+    let late = json!({"clients": [{"name": "Tarde", "phone": number(10_001)}]});
+    told(app.post_as("service", &path, &late), 201).await;
+
+    let wish = || Wish {
+        call_id,
+        user_id: i32::try_from(user).ok(),
+        phone_number_id: None,
+        scheduled_time_unix: None,
+    };
+    for _ in 0..2 {
+        let group_id = i32::try_from(id).unwrap();
+        let metadata = std::collections::HashMap::new();
+        let called = calls::call(service, group_id, wish(), metadata)
+            .await
+            .unwrap();
+        assert_eq!(called.call_name, order.call_name);
+        let done = |it: &Outcome| matches!(it, Outcome::Done(_));
+        assert!(called.parts.iter().all(|(_, part)| done(&part.outcome)));
+        let truth = provider.truth();
+        let sizes: Vec<_> = truth.batches.iter().map(|it| it.recipients.len()).collect();
+        assert_eq!(sizes.iter().max(), Some(&10_000));
+        assert_eq!(sizes.len(), 2, "{sizes:?}");
+        let recipients = truth.batches.iter().flat_map(|it| &it.recipients);
+        let mut numbers: Vec<_> = recipients
+            .filter_map(|it| it.phone_number.as_deref())
+            .collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(sizes.iter().sum::<usize>(), numbers.len(), "none twice");
+        assert!((0..10_001).all(|n| numbers.binary_search(&number(n).as_str()).is_ok()));
+    }
+    let mut other = wish();
+    other.scheduled_time_unix = Some(BEGINNING_UNIX + 86_400);
+    let refused = calls::call(
+        service,
+        i32::try_from(id).unwrap(),
+        other,
+        Default::default(),
+    )
+    .await;
+    assert!(refused.is_err(), "another wish under the same id");
     app.stop().await;
     provider.stop().await;
 }

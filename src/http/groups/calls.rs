@@ -5,7 +5,7 @@ use std::sync::Arc;
 use domain::batch::Snapshot;
 use domain::phone::mask;
 use poem::web::Data;
-use poem_openapi::param::Path;
+use poem_openapi::param::{Header, Path};
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
 use serde::Deserialize;
@@ -20,6 +20,7 @@ use crate::http::batch_calling::{metadata, refusal};
 use crate::http::batch_view::must_mask;
 use crate::http::body::Body;
 use crate::http::error::Failure;
+use crate::http::idempotency::order_id;
 use crate::http::reply::{self, Commanded};
 use crate::http::{Tag, audit, params};
 use crate::providers::http as provider;
@@ -155,7 +156,7 @@ impl Api {
 
     /// Call all clients of a group
     ///
-    /// Takes an `Idempotency-Key`. A provider that does not answer in time gives 504: the call is looked up there
+    /// A provider that does not answer in time gives 504: the call is looked up there
     /// before it is sent again, so do not repeat the request without the same key.
     #[oai(
         path = "/api/groups/:id/call",
@@ -168,12 +169,17 @@ impl Api {
         auth: Auth,
         /// The group's number.
         id: Path<i32>,
+        /// The same key with the same body gets the first answer again.
+        #[oai(name = "Idempotency-Key")]
+        idempotency_key: Header<Option<String>>,
         body: Body<CallBody>,
     ) -> Result<Commanded<CalledView>, Failure> {
         let caller = Caller::from(auth);
         let about = Some(target(id.0));
+        let path = format!("/api/groups/{}/call", id.0);
         let act = async {
             let wish = Wish {
+                call_id: order_id(&app, &caller, &path, idempotency_key.0),
                 user_id: body.0.user_id,
                 phone_number_id: params::text("agentPhoneNumberId", body.0.agent_phone_number_id)?,
                 scheduled_time_unix: body.0.scheduled_time_unix,
