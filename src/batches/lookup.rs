@@ -23,16 +23,24 @@ pub async fn find(
     match (kind, batch.requested(), batch.provider_batch_id()) {
         (Kind::Submit, Some(order), _) => submitted(app, batch_id, order).await,
         (Kind::Cancel, _, Some(id)) => {
-            let seen = app.elevenlabs.get_batch(id).await?.batch;
-            let stopped = ProviderStatus::of(&seen.status) == ProviderStatus::Cancelled;
-            Ok(Some(seen).filter(|_| stopped))
+            let stopped =
+                |it: &Snapshot| ProviderStatus::of(&it.status) == ProviderStatus::Cancelled;
+            Ok(seen(app, id).await?.filter(stopped))
         }
         (Kind::Retry, _, Some(id)) => {
-            let seen = app.elevenlabs.get_batch(id).await?.batch;
-            let risen = seen.retry_count > batch.retry_from();
-            Ok(Some(seen).filter(|_| risen))
+            let risen = |it: &Snapshot| it.retry_count > batch.retry_from();
+            Ok(seen(app, id).await?.filter(risen))
         }
         _ => Ok(None),
+    }
+}
+
+/// The batch, unless somebody deleted it.
+async fn seen(app: &App, provider_batch_id: &str) -> anyhow::Result<Option<Snapshot>> {
+    match app.elevenlabs.get_batch(provider_batch_id).await {
+        Ok(seen) => Ok(Some(seen.batch)),
+        Err(Error::Refused(refusal)) if refusal.status == 404 => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -15,6 +15,9 @@ use crate::providers::http;
 
 /// Pages of the workspace's list that are read, at the first look.
 const PAGES_MAX: usize = 50;
+/// How often in a row a batch that the provider had may be missing there before
+/// it counts as deleted, and is not asked for any more by this process.
+const MISSING_MAX: u32 = 3;
 /// How long to wait for the read model before the look is left for the next.
 const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -23,6 +26,8 @@ const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(5);
 pub struct Monitor {
     /// By the provider's ids.
     known: HashSet<String>,
+    /// By our ids: how often in a row the provider did not have it.
+    missing: HashMap<String, u32>,
 }
 
 impl Monitor {
@@ -33,7 +38,7 @@ impl Monitor {
     /// batch that cannot be read harms no other.
     pub async fn run_once(&mut self, app: &App) -> anyhow::Result<()> {
         self.discover(app).await?;
-        observe_unsettled(app).await
+        self.observe_unsettled(app).await
     }
 
     /// Takes on record what others made. The list is newest first, so the first
@@ -89,6 +94,44 @@ impl Monitor {
         }
         Ok(())
     }
+
+    /// Looks at every batch that the provider may still change.
+    async fn observe_unsettled(&mut self, app: &App) -> anyhow::Result<()> {
+        let mut after = None;
+        loop {
+            let mut conn = app.pool.acquire().await?;
+            let page = batches::unsettled(&mut conn, after.as_ref(), PAGE).await?;
+            drop(conn);
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = Some(last.cursor());
+            let there = page.iter().filter_map(|row| {
+                let is_gone = self.missing.get(&row.id) >= Some(&MISSING_MAX);
+                let provider_batch_id = row.batch_id.as_ref().filter(|_| !is_gone)?;
+                Some((row.id.clone(), provider_batch_id.clone()))
+            });
+            let there: Vec<_> = there.collect();
+            let work =
+                futures_util::stream::iter(there).map(|(id, provider_batch_id)| async move {
+                    let seen = observe(app, &id, &provider_batch_id).await;
+                    (id, seen)
+                });
+            let mut work = work.buffer_unordered(AT_ONCE);
+            while let Some((id, seen)) = work.next().await {
+                match seen {
+                    Ok(Some(_)) => {
+                        self.missing.remove(&id);
+                    }
+                    Ok(None) => *self.missing.entry(id).or_default() += 1,
+                    Err(error) => {
+                        let error = format!("{error:#}");
+                        tracing::warn!(batch_id = id, error, "could not look at a batch");
+                    }
+                }
+            }
+        }
+    }
 }
 
 async fn discovered(app: &App, batch: Snapshot) -> anyhow::Result<()> {
@@ -119,45 +162,27 @@ async fn open_submits(app: &App) -> anyhow::Result<Vec<Batch>> {
     }
 }
 
-/// Looks at every batch that the provider may still change.
-async fn observe_unsettled(app: &App) -> anyhow::Result<()> {
-    let mut after = None;
-    loop {
-        let mut conn = app.pool.acquire().await?;
-        let page = batches::unsettled(&mut conn, after.as_ref(), PAGE).await?;
-        drop(conn);
-        let Some(last) = page.last() else {
-            return Ok(());
-        };
-        after = Some(last.cursor());
-        let work = futures_util::stream::iter(page).map(|row| async move {
-            if let Err(error) = observe(app, &row).await {
-                let error = format!("{error:#}");
-                tracing::warn!(batch_id = row.id, error, "could not look at a batch");
-            }
-        });
-        work.buffer_unordered(AT_ONCE).collect::<()>().await;
-    }
-}
-
-async fn observe(app: &App, row: &batches::Batch) -> anyhow::Result<()> {
-    let Some(provider_batch_id) = &row.batch_id else {
-        return Ok(());
-    };
+/// Looks at one batch. Gives the position of its last event, or `None` if the
+/// provider does not have it: somebody deleted it, and what is known of it stays.
+///
+/// # Errors
+/// When the provider or the ledger does not answer.
+pub(super) async fn observe(
+    app: &App,
+    id: &str,
+    provider_batch_id: &str,
+) -> anyhow::Result<Option<i64>> {
     let seen = match app.elevenlabs.get_batch(provider_batch_id).await {
         Ok(seen) => seen,
-        // Somebody deleted it there. What is known of it stays.
-        Err(http::Error::Refused(refusal)) if refusal.status == 404 => return Ok(()),
+        Err(http::Error::Refused(refusal)) if refusal.status == 404 => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let command = || Command::Observe {
         batch: seen.batch.clone(),
         recipients: seen.recipients.clone(),
     };
-    app.store
-        .execute::<Batch>(&row.id, command, metadata())
-        .await?;
-    Ok(())
+    let position = app.store.execute::<Batch>(id, command, metadata()).await?;
+    Ok(Some(position))
 }
 
 fn metadata() -> HashMap<String, String> {

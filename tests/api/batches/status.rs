@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bitacora::batches;
 use futures_util::StreamExt;
-use sandbox::{CallOutcome, Rates};
+use sandbox::{CallOutcome, Fault, Rates};
 use serde_json::{Value, json};
 
 use super::{Pair, kind};
@@ -267,4 +267,39 @@ async fn a_stream_is_closed_after_its_time() {
     }
     assert_eq!(names.first().map(String::as_str), Some("connected"));
     assert_eq!(names.last().map(String::as_str), Some("timeout"));
+}
+
+#[tokio::test]
+async fn a_batch_that_somebody_deleted_at_the_provider_is_left_alone() {
+    let pair = Pair::with(kind(), |options| Options {
+        // Only we look.
+        config: |config| config.batch_poll = Duration::from_secs(3600),
+        ..options
+    })
+    .await;
+    let gone = pair.submit("Borrada", &[ANA]).await;
+    let url = format!("{}/v1/convai/batch-calling/{gone}", pair.sandbox.url());
+    let delete = pair.app.client.delete(url).header("xi-api-key", "k");
+    assert_eq!(delete.send().await.unwrap().status().as_u16(), 204);
+    let there = pair.submit("Otra", &[LUIS]).await;
+    pair.sandbox.settle().await;
+
+    let mut monitor = batches::Monitor::default();
+    let asked = || pair.sandbox.truth().request_count("elevenlabs.batch_get");
+    for _ in 0..5 {
+        monitor.run_once(pair.app.app()).await.unwrap();
+    }
+    pair.app.settle().await;
+    let after_some = asked();
+    for _ in 0..5 {
+        monitor.run_once(pair.app.app()).await.unwrap();
+    }
+    assert_eq!(asked(), after_some, "not asked for again and again");
+    assert_eq!(pair.status(&there).await["status"], "completed");
+    assert_eq!(pair.status(&gone).await["counts"]["total"], 1);
+
+    // Neither is a cancellation looked up for ever of which no answer came.
+    pair.script("elevenlabs.batch_cancel", 1, Fault::Hang).await;
+    let (status, refused) = pair.post(&format!("/api/batch-calls/{gone}/cancel")).await;
+    assert_eq!(status, 502, "{refused}");
 }
