@@ -31,6 +31,9 @@ pub use reconcile::{Recovered, reconcile, recover_call};
 use crate::app::App;
 use crate::ledger::{CommandError, events};
 
+/// How long a cancellation waits for what became of the recipients.
+const LOOK_WITHIN: Duration = Duration::from_secs(3);
+
 /// Which of the orders to the provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -148,7 +151,16 @@ pub async fn cancel(
     app.store
         .execute::<Batch>(batch_id, request, metadata)
         .await?;
-    outcome(app, batch_id.to_owned(), Kind::Cancel, wait).await
+    let mut ordered = outcome(app, batch_id.to_owned(), Kind::Cancel, wait).await?;
+    if let Outcome::Done(batch) = &ordered.outcome {
+        // The answer tells nothing of the recipients. If they cannot be looked
+        // at now, the monitor will.
+        let look = monitor::observe(app, batch_id, &batch.id);
+        if let Ok(Ok(Some(position))) = tokio::time::timeout(LOOK_WITHIN, look).await {
+            ordered.position = ordered.position.max(position);
+        }
+    }
+    Ok(ordered)
 }
 
 /// Calls those of a batch again who were not reached, by our id, as [`submit`]

@@ -131,7 +131,10 @@ impl State {
         match news {
             News::Reading => {}
             News::Stands(status) => {
-                let is_over = status.batch.status.is_final() && !status.batch.retry().is_open();
+                // Unsettled: how its recipients ended is still to come.
+                let batch = &status.batch;
+                let is_over =
+                    batch.status.is_final() && !batch.is_unsettled && !batch.retry().is_open();
                 if self.sent.is_none_or(|sent| sent < status.position) {
                     self.sent = Some(status.position);
                     self.ready

@@ -355,6 +355,12 @@ async fn a_batch_is_cancelled_once_and_not_after_its_end() {
         json!({"success": true, "message": "Batch call cancelado exitosamente",
                "data": {"batch_id": id, "status": "cancelled", "cancelled_count": 2}})
     );
+    let counts = &pair.status(&id).await["counts"];
+    assert_eq!(
+        (&counts["cancelled"], &counts["pending"]),
+        (&json!(2), &json!(0)),
+        "who was not called is shown so at once"
+    );
     let (status, again) = pair.post(&format!("/api/batch-calling/{id}/cancel")).await;
     assert_eq!(
         (status, &again["code"]),
