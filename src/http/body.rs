@@ -65,7 +65,11 @@ impl<'a, T: Type + DeserializeOwned> ApiExtractor<'a> for Body<T> {
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
         let Some(content_type) = request.content_type() else {
-            return Err(ContentTypeError::ExpectContentType.into());
+            // Whoever sends nothing need not say what it is: every field is missing.
+            return match body.take()?.into_bytes().await?.is_empty() {
+                true => Ok(Self(read(b"{}")?)),
+                false => Err(ContentTypeError::ExpectContentType.into()),
+            };
         };
         if !Self::check_content_type(content_type) {
             let content_type = content_type.to_owned();

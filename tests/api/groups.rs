@@ -238,6 +238,16 @@ async fn a_field_that_is_missing_is_told_by_its_name() {
         assert_eq!(status, 400, "{answer}");
         assert_eq!(answer["details"][0]["field"], field, "{answer}");
     }
+    let url = format!("{}/api/groups/{id}/call", app.url);
+    let nothing = app.client.post(url).bearer_auth(app.token("agent"));
+    let (status, answer) = answer(nothing).await;
+    assert_eq!(
+        (status, &answer["message"]),
+        (
+            400,
+            &json!("ID de usuario es requerido en el body de la petición")
+        )
+    );
 }
 
 /// Every message of the contract, in its order.
