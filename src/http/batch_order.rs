@@ -7,13 +7,12 @@ use poem_openapi::Object;
 use serde_json::{Map, Value};
 
 use super::error::Failure;
+use super::params::{NO_UNIX_TIME, UNIX_TIMES};
 
 /// Longest name of a batch, and longest id of the provider.
 const NAME_CHARS_MAX: usize = 200;
 /// Faults that are named, at most.
 const FAULTS_MAX: usize = 50;
-/// The end of the year 9999, in Unix seconds.
-const TIME_UNIX_MAX: i64 = 253_402_300_799;
 
 /// Calls to order.
 #[derive(Object)]
@@ -225,14 +224,9 @@ impl Faults {
 
     fn time(&mut self, given: Option<&Value>) -> Option<i64> {
         let given = given.filter(|given| !given.is_null())?;
-        let time = given
-            .as_i64()
-            .filter(|time| (0..=TIME_UNIX_MAX).contains(time));
+        let time = given.as_i64().filter(|time| UNIX_TIMES.contains(time));
         if time.is_none() {
-            self.add(
-                "scheduled_time_unix",
-                "must be a time in whole Unix seconds, or null",
-            );
+            self.add("scheduled_time_unix", NO_UNIX_TIME);
         }
         time
     }

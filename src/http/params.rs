@@ -1,8 +1,15 @@
 //! Parameters that several operations take.
 
+use std::ops::RangeInclusive;
+
 use chrono::{DateTime, Utc};
 
 use super::error::Failure;
+
+/// Times in Unix seconds that are taken: from 1970 to the end of the year 9999.
+pub const UNIX_TIMES: RangeInclusive<i64> = 0..=253_402_300_799;
+/// What is said of any other.
+pub const NO_UNIX_TIME: &str = "must be a time in whole Unix seconds, or null";
 
 /// Reads a time of RFC 3339.
 ///
@@ -19,6 +26,17 @@ pub fn time(name: &'static str, given: Option<&str>) -> Result<Option<DateTime<U
             name,
             "must be a time like 2025-10-28T23:29:50Z",
         )),
+    }
+}
+
+/// A time in Unix seconds, up to the end of the year 9999.
+///
+/// # Errors
+/// 400 that names the field.
+pub fn unix_time(name: &'static str, given: Option<i64>) -> Result<Option<i64>, Failure> {
+    match given {
+        Some(time) if !UNIX_TIMES.contains(&time) => Err(Failure::field(name, NO_UNIX_TIME)),
+        given => Ok(given),
     }
 }
 

@@ -219,7 +219,7 @@ async fn what_is_wrong_with_a_group_is_told() {
 }
 
 #[tokio::test]
-async fn a_field_that_is_missing_is_told_by_its_name() {
+async fn a_field_that_is_missing_or_wrong_is_told_by_its_name() {
     let app = TestApp::start().await;
     let id = group(&app, &json!({"name": "a"})).await;
     for (path, body, field) in [
@@ -231,6 +231,11 @@ async fn a_field_that_is_missing_is_told_by_its_name() {
         ),
         ("call", json!({}), "userId"),
         ("call", json!({"userId": "x"}), "userId"),
+        (
+            "call",
+            json!({"userId": 7, "scheduledTimeUnix": -1}),
+            "scheduledTimeUnix",
+        ),
         ("prepare-agent", json!({}), "userId"),
     ] {
         let path = format!("/api/groups/{id}/{path}");

@@ -182,7 +182,10 @@ impl Api {
                 call_id: order_id(&app, &caller, &path, idempotency_key.0),
                 user_id: body.0.user_id,
                 phone_number_id: params::text("agentPhoneNumberId", body.0.agent_phone_number_id)?,
-                scheduled_time_unix: body.0.scheduled_time_unix,
+                scheduled_time_unix: params::unix_time(
+                    "scheduledTimeUnix",
+                    body.0.scheduled_time_unix,
+                )?,
             };
             let called = calls::call(&app, id.0, wish, metadata(&caller)).await?;
             answered(called)
