@@ -78,8 +78,10 @@ impl Api {
     ) -> Result<Response<Created>, Failure> {
         let caller = Caller::from(auth);
         let act = create(&app, &caller, body.0);
+        let about =
+            |made: Option<&(CreatedGroup, i64)>| made.map(|(made, _)| target(made.group.id));
         let ((created, position), audited_at) =
-            audit::recorded(&app, &caller, Access::Operate, "create_group", None, act).await?;
+            audit::recorded_of(&app, &caller, Access::Operate, "create_group", about, act).await?;
         let position = position.max(audited_at);
         app.readable(&["groups", "audit_log"], position).await;
         let body = reply::told(created, "Grupo creado exitosamente");

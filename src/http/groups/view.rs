@@ -134,7 +134,7 @@ impl NewClientBody {
 #[oai(rename = "Group", rename_all = "camelCase")]
 pub struct GroupView {
     /// Its number.
-    id: i32,
+    pub id: i32,
     /// Its name.
     name: String,
     /// The agent that calls its clients.
