@@ -2,11 +2,12 @@
 //! the installed binaries, on a free port of the loopback address, as an
 //! unprivileged user when we are root (PostgreSQL refuses to run as root).
 //!
-//! Whoever starts it stops it; a second process that finds it running only
-//! joins it. If we are killed it runs on, and the next start joins it.
+//! A process that finds it running joins it, and the last of those that use it
+//! stops it. If we are killed it runs on, and the next start joins it. Who uses
+//! it is told by a lock on a file, which the kernel takes from the dead.
 
 use std::ffi::OsString;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -43,7 +44,8 @@ pub struct LocalPostgres {
     owner: Option<User>,
     port: u16,
     password: String,
-    started_here: bool,
+    /// Locked, shared by all processes that use the server.
+    in_use: File,
 }
 
 impl LocalPostgres {
@@ -73,6 +75,7 @@ impl LocalPostgres {
             )
             .await?;
         }
+        let in_use = share(data.with_extension("lock")).await?;
         let password = fs::read_to_string(&password_file)
             .with_context(|| format!("cannot read {}", password_file.display()))?;
         let mut server = Self {
@@ -81,7 +84,7 @@ impl LocalPostgres {
             owner,
             port: 0,
             password,
-            started_here: false,
+            in_use,
         };
         server.port = match server.running_port() {
             Some(port) => port,
@@ -118,12 +121,13 @@ impl LocalPostgres {
         self.pid_file_line(0)?.parse().ok()
     }
 
-    /// Stops the server if this process started it, and waits for its end.
+    /// Stops the server unless another process uses it, and waits for its end.
     ///
     /// # Errors
     /// When it does not stop.
     pub async fn stop(self) -> anyhow::Result<()> {
-        if !self.started_here {
+        // Who starts now waits for this lock, and then finds the server ended.
+        if self.in_use.try_lock().is_err() {
             return Ok(());
         }
         let args = ["stop", "-w", "-m", "fast", "-D"].map(OsString::from);
@@ -148,7 +152,7 @@ impl LocalPostgres {
         text.lines().nth(line).map(|line| line.trim().to_owned())
     }
 
-    async fn launch(&mut self) -> anyhow::Result<u16> {
+    async fn launch(&self) -> anyhow::Result<u16> {
         let port = free_port()?;
         let options =
             format!("-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''");
@@ -172,7 +176,6 @@ impl LocalPostgres {
         )
         .await
         .with_context(|| format!("PostgreSQL did not start; its log is {}", log.display()))?;
-        self.started_here = true;
         Ok(port)
     }
 
@@ -375,4 +378,15 @@ fn tempfile_in(data: &Path) -> PathBuf {
 fn free_port() -> anyhow::Result<u16> {
     let probe = std::net::TcpListener::bind(("127.0.0.1", 0))?;
     Ok(probe.local_addr()?.port())
+}
+
+/// Takes a share of a lock; waits while another process stops the server.
+async fn share(path: PathBuf) -> anyhow::Result<File> {
+    let what = format!("cannot lock {}", path.display());
+    let lock = move || {
+        let file = File::create(path)?;
+        file.lock_shared()?;
+        Ok::<_, std::io::Error>(file)
+    };
+    tokio::task::spawn_blocking(lock).await?.context(what)
 }

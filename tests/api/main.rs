@@ -20,6 +20,7 @@ mod groups;
 mod ingest;
 mod interactions;
 mod ledger;
+mod local_postgres;
 mod openapi;
 mod privacy;
 mod replicas;

@@ -74,14 +74,19 @@ impl Batch {
             counts.add(seen.standing(|_| Told::default()).status);
         }
         let ordered = self.requested.as_ref().map_or(0, |r| r.recipients.len());
+        let unlisted = if self.is_refused() {
+            Outcome::Failed
+        } else {
+            Outcome::Pending
+        };
         for _ in self.recipients.len()..ordered {
-            counts.add(Outcome::Pending);
+            counts.add(unlisted);
         }
         counts
     }
 
     /// Whether the provider refused it for good.
-    pub(super) fn is_refused(&self) -> bool {
+    pub fn is_refused(&self) -> bool {
         matches!(&self.submit, Order::Failed(refused) if !refused.retryable)
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::Direction;
 use domain::batch::{Event, Leg, RecipientSeen, Requested, Sightings, Snapshot, Source, Told};
-use domain::call;
+use domain::call::{self, Outcome};
 use domain::event::Recorded;
 
 use super::attempts::Attempt;
@@ -228,7 +228,10 @@ impl Tables {
             for conversation in claimed.into_iter().flatten() {
                 seen.claim(conversation);
             }
-            let standing = seen.standing(|id| told(&self.calls.now, &self.legs.now, id));
+            let mut standing = seen.standing(|id| told(&self.calls.now, &self.legs.now, id));
+            if batch.state.is_refused() && standing.attempts.is_empty() {
+                standing.status = Outcome::Failed;
+            }
             for (n, attempt) in standing.attempts.iter().enumerate() {
                 let is_told = self.calls.now.contains_key(&attempt.conversation_id);
                 let attempt = Attempt::of(batch, row, n, attempt, is_told);

@@ -56,7 +56,7 @@ impl Projection for Batches {
     }
 
     fn version(&self) -> i32 {
-        1
+        2
     }
 
     fn tables(&self) -> &'static [&'static str] {

@@ -200,6 +200,15 @@ pub(super) async fn load(
         .await
 }
 
+/// All of these batches.
+pub(super) async fn load_of(
+    conn: &mut PgConnection,
+    batches: &[&str],
+) -> sqlx::Result<Vec<Recipient>> {
+    let sql = format!("select {COLUMNS} from batch_recipients r where batch_key = any($1)");
+    sqlx::query_as(&sql).bind(batches).fetch_all(conn).await
+}
+
 /// Those of these batches with these numbers.
 pub(super) async fn load_by_phone(
     conn: &mut PgConnection,

@@ -54,6 +54,7 @@ pub(super) async fn load_recipients(
         }
     }
     load_recipient_rows(conn, tables, &wanted).await?;
+    load_recipients_of_settled_orders(conn, tables, batch).await?;
     load_strangers_by_phone(conn, tables, batch).await
 }
 
@@ -177,6 +178,28 @@ async fn load_recipient_rows(
     }
     let wanted: Vec<_> = wanted.iter().map(pair).collect();
     let rows = recipients::load(conn, &wanted).await?;
+    tables
+        .recipients
+        .load(rows, |row| (row.batch_key.clone(), row.id.clone()));
+    Ok(())
+}
+
+/// Everybody of the orders that were refused, or taken after they had been.
+async fn load_recipients_of_settled_orders(
+    conn: &mut PgConnection,
+    tables: &mut Tables,
+    batch: &[Recorded],
+) -> anyhow::Result<()> {
+    let settled = of_batches(batch).filter(|(.., event)| match event {
+        Event::SubmitFailed(refused) => !refused.retryable,
+        Event::Submitted(_) => true,
+        _ => false,
+    });
+    let settled: BTreeSet<_> = settled.map(|(id, ..)| id).collect();
+    if settled.is_empty() {
+        return Ok(());
+    }
+    let rows = recipients::load_of(conn, &texts(&settled)).await?;
     tables
         .recipients
         .load(rows, |row| (row.batch_key.clone(), row.id.clone()));

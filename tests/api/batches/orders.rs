@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::{AGENT, LINE, Pair, SUBMIT, kind, order};
 use crate::harness::app::{Options, answer, ok};
+use crate::harness::read_models::assert_equal_a_rebuild;
 
 const ANA: &str = "+573001234567";
 const LUIS: &str = "+573007654321";
@@ -125,6 +126,17 @@ async fn a_refusal_is_502_with_the_providers_words_and_is_final() {
     let truth = pair.sandbox.truth();
     assert_eq!(truth.request_count("elevenlabs.batch_submit"), 1);
     assert!(truth.batches.is_empty());
+    // Nobody of it waits to be called.
+    pair.app.settle().await;
+    let list = pair.app.read("/api/batch-calls").await["data"].take();
+    assert_eq!(list[0]["status"], "failed", "{list}");
+    let seen = pair.status(list[0]["batch_id"].as_str().unwrap()).await;
+    assert_eq!(seen["recipients"][0]["status"], "failed", "{seen}");
+    assert_eq!(
+        (&seen["counts"]["failed"], &seen["counts"]["pending"]),
+        (&json!(1), &json!(0))
+    );
+    assert_equal_a_rebuild(&pair.app.pool).await;
 }
 
 #[tokio::test]
