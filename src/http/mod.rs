@@ -17,6 +17,7 @@ mod error;
 mod groups;
 mod health;
 mod idempotency;
+mod incoming;
 mod interactions;
 mod ledger;
 mod params;
@@ -30,9 +31,10 @@ mod webhooks;
 
 use std::sync::Arc;
 
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, TryStreamExt};
 use poem::endpoint::make;
-use poem::error::ReadBodyError;
-use poem::http::{Method, header};
+use poem::http::{HeaderMap, Method, header};
 use poem::middleware::{AddData, CatchPanic, Cors};
 use poem::{Endpoint, EndpointExt, IntoEndpoint, Route};
 use poem_openapi::{OpenApiService, Tags};
@@ -189,14 +191,43 @@ async fn within_limits<E: Endpoint>(
     );
     if has_body && !request.uri().path().starts_with("/webhook") {
         let bytes_max = body_bytes_max(&app, &request);
-        let read = request.take_body().into_bytes_limit(bytes_max);
-        let body = read.await.map_err(|error| match error {
-            ReadBodyError::PayloadTooLarge => Failure::too_large(bytes_max).into(),
-            error => poem::Error::from(error),
-        })?;
-        request.set_body(body);
+        let mut coming = request.take_body().into_bytes_stream();
+        let reading = read(request.headers(), &mut coming, bytes_max);
+        let body = tokio::time::timeout(incoming::TIMEOUT, reading)
+            .await
+            .unwrap_or_else(|_| Err(Failure::field("body", "did not arrive in time")));
+        if matches!(body, Err(Failure::TooLarge(_))) {
+            incoming::discard(request.headers(), coming, bytes_max).await;
+        }
+        request.set_body(body?);
     }
     endpoint.call(request).await
+}
+
+async fn read(
+    headers: &HeaderMap,
+    coming: &mut (impl Stream<Item = std::io::Result<Bytes>> + Unpin),
+    bytes_max: usize,
+) -> Result<Bytes, Failure> {
+    if incoming::is_larger(headers, bytes_max) {
+        return Err(Failure::too_large(bytes_max));
+    }
+    let mut whole = BytesMut::new();
+    loop {
+        match coming.try_next().await {
+            Ok(Some(chunk)) if whole.len() + chunk.len() > bytes_max => {
+                return Err(Failure::too_large(bytes_max));
+            }
+            Ok(Some(chunk)) => whole.extend_from_slice(&chunk),
+            Ok(None) => return Ok(whole.freeze()),
+            Err(_) => {
+                return Err(Failure::field(
+                    "body",
+                    "ended before its end: the connection was cut",
+                ));
+            }
+        }
+    }
 }
 
 /// Large bodies are for those routes that need them, and from whoever is known.

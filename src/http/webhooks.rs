@@ -4,11 +4,11 @@
 //! append, answer. Invariant: 200 means durable.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use domain::delivery::Verdict;
-use futures_util::TryStreamExt;
+use futures_util::{Stream, TryStreamExt};
 use poem::Request;
 use poem::http::{HeaderMap, header};
 use poem::web::Data;
@@ -17,15 +17,13 @@ use poem_openapi::{ApiResponse, Object, OpenApi};
 
 use super::documented_body::{FormBody, JsonBody, WebhookBody};
 use super::error::Failure;
-use super::{Tag, context};
+use super::{Tag, context, incoming};
 use crate::app::App;
 use crate::ledger::{Claim, Delivery, Entry, NotWritten, Receipt, Room};
 use crate::providers::{self, Normalised, Outcome, Rejection, Webhook};
 
 /// How much of the body of a rejected delivery is kept.
 const REJECTED_BODY_BYTES_MAX: usize = 2048;
-/// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Larger bodies are examined on a thread of their own.
 const EXAMINED_INLINE_BYTES_MAX: usize = 256 << 10;
 /// Longest header value and address that is kept, in bytes.
@@ -217,15 +215,32 @@ async fn take(
     let headers = header_pairs(request.headers());
     let unread = signed_request(app, &headers, target, &[]);
     let mut room = app.writer.room();
+    let bytes_max = webhook.body_bytes_max();
+    let mut coming = body.0.into_bytes_stream();
     if let Err(rejection) = providers::may_be_authentic(webhook, secrets, &unread) {
-        let (prefix, _) = read(body, REJECTED_BODY_BYTES_MAX, &mut room).await;
-        return Err(reject(app, webhook, request, target, &rejection, prefix).await);
+        let reading = read(&mut coming, REJECTED_BODY_BYTES_MAX, &mut room);
+        let prefix = tokio::time::timeout(incoming::REFUSED_TIMEOUT, reading).await;
+        let came = prefix.is_ok();
+        let (prefix, _) = prefix.unwrap_or((Bytes::new(), Err(Cut::Broken)));
+        let failure = reject(app, webhook, request, target, &rejection, prefix).await;
+        if came {
+            incoming::discard(request.headers(), coming, bytes_max).await;
+        }
+        return Err(failure);
     }
-    let reading = read(body, webhook.body_bytes_max(), &mut room);
-    let (body, complete) = tokio::time::timeout(BODY_TIMEOUT, reading)
-        .await
-        .unwrap_or_else(|_| (Bytes::new(), Err(Cut::Broken)));
-    complete.map_err(|cut| cut.failure(webhook))?;
+    let (body, complete) = if incoming::is_larger(request.headers(), bytes_max) {
+        (Bytes::new(), Err(Cut::TooLarge))
+    } else {
+        tokio::time::timeout(incoming::TIMEOUT, read(&mut coming, bytes_max, &mut room))
+            .await
+            .unwrap_or_else(|_| (Bytes::new(), Err(Cut::Broken)))
+    };
+    if let Err(cut) = complete {
+        if matches!(cut, Cut::TooLarge) {
+            incoming::discard(request.headers(), coming, bytes_max).await;
+        }
+        return Err(cut.failure(webhook));
+    }
     let examined = if body.len() < EXAMINED_INLINE_BYTES_MAX {
         examine(app, webhook, request.headers(), target, &body)
     } else {
@@ -369,11 +384,14 @@ impl Cut {
 
 /// Reads a body of at most `bytes_max`, as far as there is room for it; what
 /// was read before a cut is kept.
-async fn read(body: WebhookBody, bytes_max: usize, room: &mut Room) -> (Bytes, Result<(), Cut>) {
-    let mut stream = body.0.into_bytes_stream();
+async fn read<E>(
+    coming: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
+    bytes_max: usize,
+    room: &mut Room,
+) -> (Bytes, Result<(), Cut>) {
     let mut whole = BytesMut::new();
     loop {
-        match stream.try_next().await {
+        match coming.try_next().await {
             Ok(Some(chunk)) if whole.len() + chunk.len() > bytes_max => {
                 let room = bytes_max - whole.len();
                 whole.extend_from_slice(&chunk[..room]);

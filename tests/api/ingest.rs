@@ -639,3 +639,59 @@ async fn a_body_is_only_read_while_there_is_room_for_it() {
     ok(app.elevenlabs(fixture("elevenlabs/post_call_audio.json"))).await;
     app.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_refused_for_its_size_is_answered_though_its_sender_still_sends() {
+    let app = TestApp::start().await;
+    for (path, credential, size, expected) in [
+        ("/webhooks/elevenlabs/call", ELEVENLABS_TOKEN, 48 << 20, 413),
+        ("/webhooks/twilio/sms/status", TWILIO_TOKEN, 2 << 20, 413),
+        ("/webhooks/elevenlabs/call", "wrong", 32 << 20, 401),
+    ] {
+        // Two bodies: one that says how large it is, and one that does not.
+        let chunks = vec![vec![b' '; 1 << 20]; size >> 20];
+        let chunks = chunks.into_iter().map(Ok::<_, std::io::Error>);
+        let chunked = reqwest::Body::wrap_stream(futures_util::stream::iter(chunks));
+        for body in [reqwest::Body::from(vec![b' '; size]), chunked] {
+            let request = app
+                .client
+                .post(format!("{}{path}", app.url))
+                .header("X-Webhook-Token", credential);
+            let (status, answer) = answer(request.body(body)).await;
+            assert_eq!(status, expected, "{path} {size}: {answer}");
+        }
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_holds_up_no_refusal() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let app = TestApp::start().await;
+    let host = app.url.strip_prefix("http://").unwrap();
+    for (path, token, bytes, expected) in [
+        (
+            "/webhooks/elevenlabs/call",
+            ELEVENLABS_TOKEN,
+            99_999_999_999_u64,
+            "413",
+        ),
+        ("/api/auth/login", "none", 99_999_999_999, "413"),
+        ("/webhooks/elevenlabs/call", "wrong", 100, "401"),
+    ] {
+        let mut connection = tokio::net::TcpStream::connect(host).await.unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+             x-webhook-token: {token}\r\ncontent-length: {bytes}\r\n\r\n"
+        );
+        connection.write_all(head.as_bytes()).await.unwrap();
+        let mut first = [0; 12];
+        let answered = connection.read_exact(&mut first);
+        tokio::time::timeout(std::time::Duration::from_secs(30), answered)
+            .await
+            .unwrap_or_else(|_| panic!("{path} is not answered"))
+            .unwrap();
+        assert_eq!(&first[9..], expected.as_bytes(), "{path}");
+    }
+    app.stop().await;
+}
