@@ -88,7 +88,7 @@ struct SignatureView {
 
 /// What a second reading came to.
 #[derive(Debug, Object)]
-#[oai(rename = "Reprocessed")]
+#[oai(rename = "Reprocessed", example)]
 struct ReprocessView {
     /// `accepted`; `duplicate` when the same was on the ledger already; `quarantined` when it still cannot be
     /// understood.
@@ -99,6 +99,17 @@ struct ReprocessView {
     position: Option<i64>,
     /// Why it still cannot be understood.
     reason: Option<String>,
+}
+
+impl poem_openapi::types::Example for ReprocessView {
+    fn example() -> Self {
+        Self {
+            status: "quarantined".to_owned(),
+            delivery_id: None,
+            position: None,
+            reason: Some("unknown type \"unredacted_transcript\"".to_owned()),
+        }
+    }
 }
 
 impl From<Summary> for SummaryView {

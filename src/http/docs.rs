@@ -41,6 +41,7 @@ pub fn document<T: OpenApi>(service: &OpenApiService<T, ()>) -> String {
     let spec = service.spec();
     serde_json::from_str::<Value>(&spec)
         .map(with_webhook_schemes)
+        .map(with_documentation)
         .and_then(|value| serde_json::to_string_pretty(&value))
         .unwrap_or(spec)
         + "\n"
@@ -60,6 +61,37 @@ fn with_webhook_schemes(mut document: Value) -> Value {
             _ => "twilio_signature",
         };
         operations["post"]["security"] = json!([{"webhook_token": []}, {own: []}]);
+    }
+    document
+}
+
+/// The two routes that are no operations of poem-openapi's: these.
+fn with_documentation(mut document: Value) -> Value {
+    for (path, id, summary, content_type, schema) in [
+        (
+            "/api/docs",
+            "get_docs",
+            "This documentation, for a browser",
+            "text/html; charset=utf-8",
+            json!({"type": "string"}),
+        ),
+        (
+            "/api/openapi.json",
+            "get_openapi",
+            "This documentation, for programs",
+            "application/json; charset=utf-8",
+            json!({"type": "object"}),
+        ),
+    ] {
+        document["paths"][path]["get"] = json!({
+            "tags": ["Operations"],
+            "summary": summary,
+            "operationId": id,
+            "responses": {"200": {
+                "description": "The documentation.",
+                "content": {content_type: {"schema": schema}},
+            }},
+        });
     }
     document
 }

@@ -22,7 +22,7 @@ const RETRY_AFTER_SECS: u64 = 2;
 
 /// An error.
 #[derive(Clone, Debug, Object)]
-#[oai(rename = "Error")]
+#[oai(rename = "Error", example)]
 pub struct ErrorBody {
     /// Always `false`.
     success: bool,
@@ -38,6 +38,22 @@ pub struct ErrorBody {
     /// provider's words.
     #[oai(skip_serializing_if_is_none)]
     details: Option<serde_json::Value>,
+}
+
+impl poem_openapi::types::Example for ErrorBody {
+    fn example() -> Self {
+        let message = "limit must be from 1 to 200".to_owned();
+        Self {
+            success: false,
+            error: message.clone(),
+            message,
+            code: "validation_error".to_owned(),
+            request_id: "01a1ff02-68ef-7be5-8dc3-818769f175a5".to_owned(),
+            details: Some(
+                serde_json::json!([{"field": "limit", "message": "must be from 1 to 200"}]),
+            ),
+        }
+    }
 }
 
 impl ErrorBody {

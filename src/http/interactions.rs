@@ -35,7 +35,7 @@ const RAW_BODIES_MAX: usize = 100;
 
 /// An interaction as it is listed.
 #[derive(Debug, Object)]
-#[oai(rename = "Interaction")]
+#[oai(rename = "Interaction", example)]
 struct Row {
     /// The provider's id of it (`conv_…`, `CA…`, `SM…`), or for WhatsApp our own (`wa_…`).
     id: String,
@@ -68,6 +68,29 @@ struct Row {
     summary: Option<String>,
     /// Turns with words of a call; messages elsewhere.
     message_count: i64,
+}
+
+impl poem_openapi::types::Example for Row {
+    fn example() -> Self {
+        let at = |unix_secs| Time(DateTime::from_timestamp(unix_secs, 0).unwrap_or_default());
+        Self {
+            id: "conv_0001example00000000000000000".to_owned(),
+            channel: "call".to_owned(),
+            provider: Some("elevenlabs".to_owned()),
+            direction: Some("outbound".to_owned()),
+            status: "completed".to_owned(),
+            phone_number: Some("+57******4567".to_owned()),
+            agent_id: Some("agent_0001example0000000000000000".to_owned()),
+            batch_id: Some("btcal_0001example0000000000000000".to_owned()),
+            conversation_id: Some("conv_0001example00000000000000000".to_owned()),
+            started_at: at(1_761_694_074),
+            ended_at: Some(at(1_761_694_168)),
+            last_event_at: at(1_761_694_190),
+            duration_secs: Some(94),
+            summary: Some("El cliente acuerda pagar el 3 de noviembre.".to_owned()),
+            message_count: 2,
+        }
+    }
 }
 
 /// An interaction whole.

@@ -97,7 +97,7 @@ impl poem_openapi::types::Example for NewUserBody {
 
 /// A person.
 #[derive(Clone, Debug, Object)]
-#[oai(rename = "User", rename_all = "camelCase")]
+#[oai(rename = "User", rename_all = "camelCase", example)]
 struct UserView {
     /// The person's number here.
     id: i32,
@@ -109,6 +109,18 @@ struct UserView {
     role: String,
     /// The voice agent that calls in the person's name.
     agent_id: Option<String>,
+}
+
+impl poem_openapi::types::Example for UserView {
+    fn example() -> Self {
+        Self {
+            id: 2,
+            name: "Ana García".to_owned(),
+            email: "ana@example.com".to_owned(),
+            role: "supervisor".to_owned(),
+            agent_id: None,
+        }
+    }
 }
 
 impl From<user::Registered> for UserView {

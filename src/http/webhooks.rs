@@ -45,6 +45,7 @@ const EMPTY_TWIML: &str = r#"<?xml version="1.0" encoding="UTF-8"?><Response></R
 
 /// What was made of a delivery.
 #[derive(Debug, Object)]
+#[oai(example)]
 struct Ack {
     /// Always `true`.
     success: bool,
@@ -55,6 +56,17 @@ struct Ack {
     delivery_id: String,
     /// The ledger position of its last event; of a duplicate, the first one's.
     position: Option<i64>,
+}
+
+impl poem_openapi::types::Example for Ack {
+    fn example() -> Self {
+        Self {
+            success: true,
+            status: "accepted".to_owned(),
+            delivery_id: "01a1ff03-4585-741f-a8a6-ca52aabaa84e".to_owned(),
+            position: Some(17),
+        }
+    }
 }
 
 /// The answer to Twilio's inbound webhooks.

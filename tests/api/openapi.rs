@@ -31,6 +31,8 @@ const ROUTES: &[(&str, &str, &[&str], &str)] = &[
     ("get", "/livez", PUBLIC, "200"),
     ("get", "/readyz", PUBLIC, "200"),
     ("get", "/metrics", SERVICE, "200"),
+    ("get", "/api/docs", PUBLIC, "200"),
+    ("get", "/api/openapi.json", PUBLIC, "200"),
     ("post", "/api/auth/login", PUBLIC, "200"),
     ("post", "/api/users", KNOWN, "201"),
     ("get", "/api/users", KNOWN, "200"),
@@ -66,7 +68,7 @@ const ROUTES: &[(&str, &str, &[&str], &str)] = &[
 ];
 
 /// What answers without any handler of ours that could fail: nothing to tell.
-const NEVER_FAIL: [&str; 1] = ["/livez"];
+const NEVER_FAIL: [&str; 3] = ["/livez", "/api/docs", "/api/openapi.json"];
 
 #[test]
 fn every_route_is_documented_with_its_answers_and_its_credentials() {
@@ -124,6 +126,26 @@ fn every_route_is_documented_with_its_answers_and_its_credentials() {
         }
         if !schemes.is_empty() || path.starts_with("/webhook") {
             assert!(answers.contains_key("401"), "{what}");
+        }
+    }
+}
+
+#[test]
+fn answers_have_examples() {
+    let document: Value = serde_json::from_str(&bitacora::http::openapi()).unwrap();
+    for name in ["Ack", "Error", "Interaction", "Reprocessed", "User"] {
+        let schema = &document["components"]["schemas"][name];
+        let (fields, example) = (&schema["properties"], &schema["example"]);
+        assert!(example.is_object(), "{name}");
+        let required = schema["required"].as_array().unwrap();
+        for field in required {
+            assert!(
+                !example[field.as_str().unwrap()].is_null(),
+                "{name} {field}"
+            );
+        }
+        for (field, _) in example.as_object().unwrap() {
+            assert!(fields[field].is_object(), "{name} has no {field}");
         }
     }
 }
