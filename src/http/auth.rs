@@ -236,11 +236,14 @@ pub fn read_token(app: &App, token: &str) -> Option<Person> {
 
 /// Who calls, before any operation has asked; `None` when nobody is known.
 pub fn caller_of(app: &App, request: &Request) -> Option<Caller> {
-    if let Some(token) = request.header("x-service-token") {
-        return is_one_of(&app.config.service_tokens, token).then_some(Caller::Service);
+    // As with `Auth`: of two good credentials, the person's.
+    let bearer = request.header("authorization");
+    let bearer = bearer.and_then(|value| value.strip_prefix("Bearer "));
+    if let Some(person) = bearer.and_then(|token| read_token(app, token)) {
+        return Some(Caller::Person(person));
     }
-    let token = request.header("authorization")?.strip_prefix("Bearer ")?;
-    read_token(app, token).map(Caller::Person)
+    let token = request.header("x-service-token")?;
+    is_one_of(&app.config.service_tokens, token).then_some(Caller::Service)
 }
 
 /// Whether a text is one of the secrets, in a time that tells nothing: the

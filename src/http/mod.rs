@@ -34,7 +34,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, TryStreamExt};
 use poem::endpoint::make;
-use poem::http::{HeaderMap, Method, header};
+use poem::http::{HeaderMap, HeaderValue, Method, header};
 use poem::middleware::{AddData, CatchPanic, Cors};
 use poem::{Endpoint, EndpointExt, IntoEndpoint, Route};
 use poem_openapi::{OpenApiService, Tags};
@@ -167,12 +167,19 @@ fn surround(routes: impl IntoEndpoint<Endpoint: 'static>, app: Arc<App>) -> impl
                 .any(|allowed| allowed == "*" || allowed == origin)
         });
         let (inner, cross_origin) = (inner.clone(), cross_origin.clone());
+        let by_origin = !origins.is_empty();
         async move {
-            if allowed {
+            let mut answer = if allowed {
                 cross_origin.call(request).await
             } else {
                 inner.call(request).await
+            }?;
+            if by_origin {
+                // Or a cache would show one origin what is for another.
+                let origin = HeaderValue::from_static("Origin");
+                answer.headers_mut().insert(header::VARY, origin);
             }
+            Ok::<_, poem::Error>(answer)
         }
     })
     .with(context)

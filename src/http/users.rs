@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use domain::user::{self, Role};
 use poem::web::Data;
+use poem::{Endpoint, EndpointExt, Request};
 use poem_openapi::param::Query;
 use poem_openapi::payload::{Json, Response};
 use poem_openapi::{ApiResponse, Object, OpenApi};
@@ -225,7 +226,12 @@ impl Api {
     /// Register a person
     ///
     /// For the role `admin`.
-    #[oai(path = "/api/users", method = "post", operation_id = "create_user")]
+    #[oai(
+        path = "/api/users",
+        method = "post",
+        operation_id = "create_user",
+        transform = "for_admins"
+    )]
     async fn create(
         &self,
         app: Data<&Arc<App>>,
@@ -278,6 +284,22 @@ impl Api {
             },
         ))
     }
+}
+
+/// Refuses whoever may not register anybody before their body is looked at;
+/// that too is on record.
+fn for_admins(endpoint: impl Endpoint + 'static) -> impl Endpoint {
+    endpoint.around(async |endpoint, request: Request| {
+        let app = request.data::<Arc<App>>().cloned();
+        if let Some(app) = app
+            && let Some(caller) = auth::caller_of(&app, &request)
+            && !caller.may(Access::Admin)
+        {
+            let nothing = async { Ok(()) };
+            audit::recorded(&app, &caller, Access::Admin, "create_user", None, nothing).await?;
+        }
+        endpoint.call(request).await
+    })
 }
 
 async fn register(

@@ -917,6 +917,7 @@ async fn only_allowed_origins_may_read_answers_in_a_browser() {
             header(&response, "access-control-allow-origin"),
             Some(origin)
         );
+        assert_eq!(header(&response, "vary"), Some("Origin"));
         let exposed = header(&response, "access-control-expose-headers")
             .unwrap()
             .to_lowercase();
@@ -967,6 +968,7 @@ async fn only_allowed_origins_may_read_answers_in_a_browser() {
             (200, None),
             "{origin}"
         );
+        assert_eq!(header(&response, "vary"), Some("Origin"), "{origin}");
     }
     app.stop().await;
 }

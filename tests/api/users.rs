@@ -160,6 +160,24 @@ async fn a_service_token_is_no_login_and_a_login_is_no_service_token() {
 }
 
 #[tokio::test]
+async fn whoever_may_not_register_anybody_learns_nothing_of_the_body() {
+    let app = TestApp::start().await;
+    let roles = ["agent", "supervisor", "auditor", "service"];
+    for role in roles {
+        let request = app.post_as(role, "/api/users", &json!({}));
+        assert_eq!(status(request).await, 403, "{role}");
+    }
+    app.settle().await;
+    let log = app.read("/api/audit-log?action=create_user").await;
+    let rows = log["data"].as_array().unwrap();
+    assert_eq!(rows.len(), roles.len(), "{log}");
+    assert!(rows.iter().all(|row| row["outcome"] == "forbidden"));
+    let request = app.post_as("admin", "/api/users", &json!({}));
+    assert_eq!(status(request).await, 400);
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn an_unknown_address_and_a_wrong_password_are_told_apart_by_nothing() {
     let app = behind_a_proxy().await;
     register(&app, EMAIL, "agent").await;
