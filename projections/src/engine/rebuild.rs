@@ -228,7 +228,8 @@ async fn prepare(
 }
 
 /// An empty table as the live one is: columns, keys, indexes under the same
-/// names (`like … including indexes` would invent new ones) and grants.
+/// names (`like … including indexes` would invent new ones), grants and owner:
+/// whoever rebuilds need not be whoever serves.
 async fn create_like(conn: &mut PgConnection, schema: &str, table: &str) -> anyhow::Result<()> {
     run(
         conn,
@@ -251,7 +252,11 @@ async fn create_like(conn: &mut PgConnection, schema: &str, table: &str) -> anyh
         select format('grant %s on %I.%I to %s', privilege_type, $1, $2,
                       case grantee when 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end)
         from pg_class, aclexplode(relacl)
-        where oid = format('public.%I', $2)::regclass and grantee <> relowner";
+        where oid = format('public.%I', $2)::regclass and grantee <> relowner
+        union all
+        select format('alter table %I.%I owner to %I', $1, $2, pg_get_userbyid(relowner))
+        from pg_class
+        where oid = format('public.%I', $2)::regclass and pg_get_userbyid(relowner) <> current_user";
     let statements: Vec<String> = sqlx::query_scalar(sql)
         .bind(schema)
         .bind(table)

@@ -258,19 +258,25 @@ async fn a_rebuild_reports_the_rows_that_somebody_changed_by_hand() {
 }
 
 #[tokio::test]
-async fn the_new_tables_have_the_keys_indexes_and_grants_of_the_old() {
+async fn the_new_tables_have_the_keys_indexes_grants_and_owners_of_the_old() {
     let database = Database::create().await;
     let engine = database.engine();
-    sqlx::raw_sql("grant select on interactions, messages to public")
-        .execute(&database.pool)
-        .await
-        .unwrap();
+    sqlx::raw_sql(
+        "grant select on interactions, messages to public;
+         alter table messages owner to pg_database_owner;
+         alter table audit_log owner to pg_database_owner",
+    )
+    .execute(&database.pool)
+    .await
+    .unwrap();
     let sql = "
         select indexdef from pg_indexes where schemaname = 'public'
         union all select conname || pg_get_constraintdef(oid) from pg_constraint
             where connamespace = 'public'::regnamespace
         union all select relname || relacl::text from pg_class
             where relnamespace = 'public'::regnamespace and relacl is not null
+        union all select relname || pg_get_userbyid(relowner) from pg_class
+            where relnamespace = 'public'::regnamespace and relkind = 'r'
         union all select relname || attname || atttypid::regtype || attnotnull
                 || coalesce(col_description(pg_class.oid, attnum), '')
             from pg_attribute join pg_class on pg_class.oid = attrelid
