@@ -44,7 +44,7 @@ pub(super) fn completed(conversation_id: String, data: Data<'_>) -> Result<Compl
         agent_number: line.agent_number,
         phone_number_id: line.phone_number_id,
         started_at: metadata.start_time_unix_secs.0,
-        duration_secs: metadata.call_duration_secs.0,
+        duration_secs: metadata.call_duration_secs.0.filter(|secs| *secs >= 0),
         cost_credits: metadata.cost.0,
         termination_reason: metadata.termination_reason.0.map(|it| text::remark(&it)),
         error: metadata.error.0.map(|it| text::remark(&it)),

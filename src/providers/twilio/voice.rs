@@ -43,7 +43,7 @@ fn fact(call_sid: &str, status: Option<&str>, params: &Params<'_>) -> Result<Fac
         direction,
         phone_number: params.get(theirs).map(text::address),
         agent_number: params.get(ours).map(text::address),
-        duration_secs: params.whole("CallDuration"),
+        duration_secs: params.whole("CallDuration").filter(|secs| *secs >= 0),
         sip_status: params.whole("SipResponseCode"),
         recording_url: params.text("RecordingUrl"),
     });

@@ -12,7 +12,7 @@ use super::{AGENT, LINE, Pair};
 use crate::harness::app::{Options, answer, ok};
 use crate::harness::read_models::assert_equal_a_rebuild;
 
-const SEEDS: u64 = 6;
+const SEEDS: u64 = 10;
 const CLIENTS: usize = 200;
 /// One step of the clocks, in seconds.
 const STEP_SECS: u64 = 60;

@@ -395,3 +395,21 @@ fn nul_and_half_characters_never_reach_a_fact() {
     assert!(!stored.contains("\\u0000"), "{stored}");
     assert!(stored.contains("a\u{fffd}b \u{fffd}"), "{stored}");
 }
+
+#[test]
+fn a_call_that_lasted_less_than_nothing_has_no_duration() {
+    let body = json!({
+        "type": "post_call_transcription",
+        "event_timestamp": 1_761_694_190,
+        "data": {
+            "conversation_id": "conv_x", "agent_id": AGENT, "status": "done",
+            "metadata": {"call_duration_secs": -5},
+        },
+    });
+    let outcome = normalise(body.to_string().as_bytes()).outcome;
+    let crate::providers::Outcome::Facts(facts) = outcome else {
+        panic!("{outcome:?}")
+    };
+    let payload = serde_json::to_value(&facts[0].event).unwrap();
+    assert_eq!(payload.get("duration_secs"), None, "{payload}");
+}
