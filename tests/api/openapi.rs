@@ -151,6 +151,25 @@ fn answers_have_examples() {
 }
 
 #[test]
+fn every_body_to_send_has_an_example() {
+    let document: Value = serde_json::from_str(&bitacora::http::openapi()).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    let operations = paths.values().flat_map(|it| it.as_object().unwrap());
+    let mut bodies = 0;
+    for (_, operation) in operations {
+        let content = operation["requestBody"]["content"].as_object();
+        for (_, body) in content.into_iter().flatten() {
+            let schema = body["schema"]["$ref"].as_str().unwrap();
+            let name = schema.rsplit('/').next().unwrap();
+            let example = &document["components"]["schemas"][name]["example"];
+            assert!(example.is_object(), "{name}");
+            bodies += 1;
+        }
+    }
+    assert!(bodies > 10, "{bodies}");
+}
+
+#[test]
 fn every_operation_has_an_id_of_its_own() {
     let document: Value = serde_json::from_str(&bitacora::http::openapi()).unwrap();
     let mut ids = BTreeSet::new();

@@ -51,10 +51,16 @@ impl Example for CallBody {
 /// In whose name an agent is prepared.
 #[derive(Deserialize, Object)]
 #[serde(rename_all = "camelCase")]
-#[oai(rename = "AgentPreparation", rename_all = "camelCase")]
+#[oai(rename = "AgentPreparation", rename_all = "camelCase", example)]
 struct PrepareBody {
     /// Whose agent it is, where the group has none. Required.
     user_id: Option<i32>,
+}
+
+impl Example for PrepareBody {
+    fn example() -> Self {
+        Self { user_id: Some(1) }
+    }
 }
 
 /// A call of a group.

@@ -55,7 +55,7 @@ impl Example for NewGroupBody {
 
 /// What to change of a group.
 #[derive(Deserialize, Object)]
-#[oai(rename = "GroupPatch")]
+#[oai(rename = "GroupPatch", example)]
 pub struct GroupPatchBody {
     /// 1 to 200 characters.
     #[serde(default)]
@@ -74,12 +74,40 @@ pub struct GroupPatchBody {
     pub variables: Option<Value>,
 }
 
+impl Example for GroupPatchBody {
+    fn example() -> Self {
+        Self {
+            name: MaybeUndefined::Value("Médicos Bogotá".to_owned()),
+            agent_id: MaybeUndefined::Undefined,
+            phone_number_id: MaybeUndefined::Undefined,
+            prefix: Some("+57".to_owned()),
+            variables: None,
+        }
+    }
+}
+
 /// Clients to add.
 #[derive(Deserialize, Object)]
-#[oai(rename = "NewClients")]
+#[oai(rename = "NewClients", example)]
 pub struct NewClientsBody {
     /// At least one.
     pub clients: Vec<NewClientBody>,
+}
+
+impl Example for NewClientsBody {
+    fn example() -> Self {
+        let client = NewClientBody {
+            name: Some("Dr. García".to_owned()),
+            phone: "300 123 4567".to_owned(),
+            email: Some("garcia@example.com".to_owned()),
+            empresa: None,
+            cargo: Some("Médico".to_owned()),
+            variables: Some(serde_json::json!({"ciudad": "Bogotá"})),
+        };
+        Self {
+            clients: vec![client],
+        }
+    }
 }
 
 /// A client to add.
