@@ -9,7 +9,9 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{Provider, audit, batch, call, delivery, group, line, message, user};
+use crate::{
+    Provider, audit, batch, call, conversation, delivery, effect, group, line, message, user,
+};
 
 /// A kind of event, as this version of the program writes it.
 #[derive(Debug)]
@@ -218,6 +220,90 @@ pub const EVENT_TYPES: &[EventType] = &[
         contacts: &[],
         personal: &["clients"],
     },
+    EventType {
+        name: "conversation.started",
+        version: "1",
+        contacts: &["phone_number"],
+        personal: &["client_name", "call_summary", "message"],
+    },
+    EventType {
+        name: "conversation.escalated",
+        version: "1",
+        contacts: &[],
+        personal: &["reason"],
+    },
+    EventType {
+        name: "conversation.resumed",
+        version: "1",
+        contacts: &[],
+        personal: &["reason"],
+    },
+    EventType {
+        name: "conversation.closed",
+        version: "1",
+        contacts: &[],
+        personal: &["reason"],
+    },
+    EventType {
+        name: "conversation.message_written",
+        version: "1",
+        contacts: &["phone_number"],
+        personal: &["content"],
+    },
+    EventType {
+        name: "effect.attempted",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "effect.uncertain",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "effect.failed",
+        version: "1",
+        contacts: &[],
+        personal: &["message"],
+    },
+    EventType {
+        name: "effect.sent",
+        version: "1",
+        contacts: &["contact"],
+        personal: &["content"],
+    },
+    EventType {
+        name: "effect.answered",
+        version: "1",
+        contacts: &[],
+        personal: &["parts"],
+    },
+    EventType {
+        name: "effect.bounced",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "effect.duplicated",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "effect.dropped",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "effect.retried",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
 ];
 
 /// The kind of event with this name.
@@ -287,6 +373,10 @@ pub enum Event {
     Batch(batch::Event),
     /// Of a `group` stream.
     Group(group::Event),
+    /// Of a `conversation` stream.
+    Conversation(conversation::Event),
+    /// Of an `effect` stream.
+    Effect(effect::Event),
 }
 
 /// An event as it stands on the ledger.
@@ -363,6 +453,8 @@ impl Event {
             Self::User(user::Event::Registered(_)) => "user.registered",
             Self::Batch(event) => event.name(),
             Self::Group(event) => event.name(),
+            Self::Conversation(event) => event.name(),
+            Self::Effect(event) => event.name(),
         }
     }
 
@@ -409,6 +501,8 @@ impl Event {
             "audit" => serde_json::from_str(payload).map(Self::Audit),
             "batch" => serde_json::from_str(payload).map(Self::Batch),
             "group" => serde_json::from_str(payload).map(Self::Group),
+            "conversation" => serde_json::from_str(payload).map(Self::Conversation),
+            "effect" => serde_json::from_str(payload).map(Self::Effect),
             _ => serde_json::from_str(payload).map(Self::User),
         };
         event.map_err(|error| UnreadableEvent::shape(name, &error))

@@ -8,7 +8,9 @@
 pub mod audit;
 pub mod batch;
 pub mod call;
+pub mod conversation;
 pub mod delivery;
+pub mod effect;
 pub mod event;
 pub mod fact;
 pub mod group;

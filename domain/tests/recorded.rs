@@ -7,6 +7,8 @@
 
 #[path = "today/batches.rs"]
 mod batches;
+#[path = "today/conversations.rs"]
+mod conversations;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -66,7 +68,7 @@ fn every_kind_of_event_has_an_example_of_its_version() {
 /// So a change of shape cannot go unnoticed: it needs a version of its own.
 #[test]
 fn an_event_is_written_today_as_its_newest_example_shows() {
-    let today = [today(), batches::today()].concat();
+    let today = [today(), batches::today(), conversations::today()].concat();
     for kind in EVENT_TYPES {
         let event = today.iter().find(|event| event.name() == kind.name);
         let event = event.unwrap_or_else(|| panic!("put an event {} into this test", kind.name));
