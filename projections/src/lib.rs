@@ -12,6 +12,7 @@
 pub mod audit_log;
 pub mod batches;
 pub mod call_details;
+pub mod effects;
 pub mod engine;
 pub mod feed;
 pub mod groups;
@@ -19,6 +20,7 @@ mod interaction;
 pub mod interaction_events;
 pub mod interactions;
 pub mod messages;
+mod rows;
 mod sql;
 mod text;
 mod time;
@@ -46,5 +48,6 @@ pub fn all(phones: &PhoneIndex) -> Vec<Arc<dyn Projection>> {
         Arc::new(batches::Batches),
         Arc::new(users::Users),
         Arc::new(groups::Groups::new(phones.clone())),
+        Arc::new(effects::Effects::new(phones.clone())),
     ]
 }

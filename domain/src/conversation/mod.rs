@@ -9,6 +9,7 @@
 
 mod consent;
 mod event;
+mod said;
 mod state;
 
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod tests;
 
 pub use consent::Consent;
 pub use event::{Call, Changed, Event, FirstMessage, MessageWritten, Started, Template};
+pub use said::said;
 pub use state::{Command, Conversation, Error};
 
 use crate::PhoneIndex;

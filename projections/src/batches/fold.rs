@@ -12,7 +12,7 @@ use super::attempts::Attempt;
 use super::calls::{Call, LegRow};
 use super::recipients::Recipient;
 use super::row::Batch;
-use super::rows::Rows;
+use crate::rows::Rows;
 use crate::text;
 
 /// Our id of a batch, and the provider's of a recipient.

@@ -26,7 +26,6 @@ mod fold;
 mod list;
 mod recipients;
 mod row;
-mod rows;
 mod stats;
 mod store;
 #[cfg(test)]

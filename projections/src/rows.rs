@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 /// Rows of one table by their key: those that some events touch.
 #[derive(Debug)]
-pub(super) struct Rows<K, R> {
+pub(crate) struct Rows<K, R> {
     before: BTreeMap<K, R>,
-    pub(super) now: BTreeMap<K, R>,
+    pub(crate) now: BTreeMap<K, R>,
 }
 
 impl<K, R> Default for Rows<K, R> {
@@ -21,7 +21,7 @@ impl<K, R> Default for Rows<K, R> {
 impl<K: Ord + Clone, R: PartialEq + Clone> Rows<K, R> {
     /// Takes in rows as they are in the table. One that is here already stays:
     /// it may have been changed since.
-    pub(super) fn load(&mut self, rows: Vec<R>, key: impl Fn(&R) -> K) {
+    pub(crate) fn load(&mut self, rows: Vec<R>, key: impl Fn(&R) -> K) {
         for row in rows {
             let key = key(&row);
             if !self.before.contains_key(&key) {
@@ -32,25 +32,25 @@ impl<K: Ord + Clone, R: PartialEq + Clone> Rows<K, R> {
     }
 
     /// The row as it was, if it was there.
-    pub(super) fn before(&self, key: &K) -> Option<&R> {
+    pub(crate) fn before(&self, key: &K) -> Option<&R> {
         self.before.get(key)
     }
 
     /// Every key that is or was.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
         let gone = self.before.keys().filter(|key| !self.now.contains_key(key));
         self.now.keys().chain(gone)
     }
 
     /// What is to be written.
-    pub(super) fn changed(&self) -> Vec<&R> {
+    pub(crate) fn changed(&self) -> Vec<&R> {
         let rows = self.now.iter();
         let changed = rows.filter(|(key, row)| self.before.get(key) != Some(row));
         changed.map(|(_, row)| row).collect()
     }
 
     /// What is to be taken away.
-    pub(super) fn gone(&self) -> Vec<&R> {
+    pub(crate) fn gone(&self) -> Vec<&R> {
         let rows = self.before.iter();
         let gone = rows.filter(|(key, _)| !self.now.contains_key(key));
         gone.map(|(_, row)| row).collect()
@@ -58,7 +58,7 @@ impl<K: Ord + Clone, R: PartialEq + Clone> Rows<K, R> {
 
     /// For tests that have no table: the rows are written.
     #[cfg(test)]
-    pub(super) fn written(&mut self) {
+    pub(crate) fn written(&mut self) {
         self.before = self.now.clone();
     }
 }
