@@ -178,3 +178,28 @@ pub async fn grown(
     .fetch_all(pool)
     .await
 }
+
+/// Whether a provider's own webhook has told of a message of ours with these
+/// words in a chat, since an effect was last attempted.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn was_mirrored(
+    pool: &PgPool,
+    effect_id: &str,
+    chat: &str,
+    content: &str,
+) -> sqlx::Result<bool> {
+    let attempted = last_of(pool, "effect", effect_id, &["effect.attempted"]).await?;
+    sqlx::query_scalar(
+        "select exists (
+             select from events
+              where aggregate_type = 'chat' and aggregate_id = $1 and position > $3
+                and event_type = 'message.sent' and payload ->> 'content' = $2)",
+    )
+    .bind(chat)
+    .bind(content)
+    .bind(attempted.map_or(i64::MAX, |event| event.position))
+    .fetch_one(pool)
+    .await
+}

@@ -10,6 +10,8 @@ pub enum Command {
     /// Put an attempt on record, to make it then. Whoever is not refused may
     /// make it, alone.
     Attempt {
+        /// Which attempt it will be, from 1.
+        attempt: u32,
         /// The uncertain attempt that was looked up and not found.
         looked_up: Option<u32>,
         /// Now.
@@ -45,6 +47,9 @@ pub enum Command {
 /// Why a command was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
+    /// It is not as whoever asks believes it to be.
+    #[error("others have gone on with it meanwhile")]
+    Stale,
     /// Another attempt is being made.
     #[error("an attempt is under way")]
     UnderWay,
@@ -69,6 +74,7 @@ impl Error {
     /// The contract's code for it.
     pub const fn code(&self) -> &'static str {
         match self {
+            Self::Stale => "effect_stale",
             Self::UnderWay => "effect_under_way",
             Self::Uncertain => "effect_uncertain",
             Self::Settled => "effect_settled",

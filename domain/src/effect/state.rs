@@ -63,9 +63,15 @@ impl Effect {
     /// [`Error`] when the command must not be carried out.
     pub fn decide(&self, command: Command) -> Decision {
         match command {
-            Command::Attempt { looked_up, at } => {
+            Command::Attempt {
+                attempt,
+                looked_up,
+                at,
+            } => {
                 self.may_attempt(looked_up)?;
-                let attempt = self.attempts + 1;
+                if attempt != self.attempts + 1 {
+                    return Err(Error::Stale);
+                }
                 Ok(vec![Event::Attempted(Attempted { attempt, at })])
             }
             Command::ReportUncertain { attempt, reason } => {

@@ -6,7 +6,12 @@ use super::*;
 use crate::{Channel, Provider};
 
 fn attempt(looked_up: Option<u32>) -> Command {
+    attempt_as(looked_up.unwrap_or_default() + 1, looked_up)
+}
+
+fn attempt_as(attempt: u32, looked_up: Option<u32>) -> Command {
     Command::Attempt {
+        attempt,
         looked_up,
         at: DateTime::UNIX_EPOCH,
     }
@@ -113,7 +118,8 @@ fn what_was_given_up_waits_for_a_person() {
     assert_eq!(tell(&mut effect, attempt(None)), Err(Error::Dead));
     assert_eq!(tell(&mut effect, retry()), Ok(1));
     assert_eq!(tell(&mut effect, retry()), Err(Error::NotDead));
-    assert_eq!(tell(&mut effect, attempt(None)), Ok(1));
+    assert_eq!(tell(&mut effect, attempt(None)), Err(Error::Stale));
+    assert_eq!(tell(&mut effect, attempt_as(2, None)), Ok(1));
     assert_eq!(effect.attempts(), 2);
 }
 
@@ -126,7 +132,7 @@ fn what_was_taken_may_come_back() {
     assert_eq!(tell(&mut effect, bounced("SM1", Remedy::Template)), Ok(1));
     assert_eq!(effect.standing(), Standing::Waiting);
     assert_eq!(tell(&mut effect, bounced("SM1", Remedy::Template)), Ok(0));
-    tell(&mut effect, attempt(None)).unwrap();
+    tell(&mut effect, attempt_as(2, None)).unwrap();
     tell(&mut effect, sent(2, "SM2")).unwrap();
     assert_eq!(tell(&mut effect, bounced("SM1", Remedy::Template)), Ok(0));
     assert_eq!(tell(&mut effect, bounced("SM2", Remedy::OptOut)), Ok(1));
@@ -158,8 +164,8 @@ proptest! {
         for step in steps {
             let n = effect.attempts();
             let command = match step {
-                0 | 1 => attempt(None),
-                2 => attempt(Some(n)),
+                0 | 1 => attempt_as(n + 1, None),
+                2 => attempt_as(n + 1, Some(n)),
                 3 => uncertain(n),
                 4 => failed(n, Remedy::Retry),
                 5 => failed(n, Remedy::DeadLetter),

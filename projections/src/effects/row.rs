@@ -95,7 +95,8 @@ pub enum Author {
 }
 
 impl Author {
-    const fn as_str(self) -> &'static str {
+    /// The name as it is stored and served.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Agent => "agent",
             Self::Person => "person",

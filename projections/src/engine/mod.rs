@@ -102,6 +102,11 @@ impl Engine {
         self.projections.iter().map(|projection| projection.name())
     }
 
+    /// Changes whenever this process has folded something.
+    pub fn moved(&self) -> watch::Receiver<()> {
+        self.moved.subscribe()
+    }
+
     /// The projection with this name, or to which the table with this name
     /// belongs.
     pub fn resolve(&self, name: &str) -> Option<&'static str> {

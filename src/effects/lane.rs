@@ -1,0 +1,71 @@
+//! Working through one lane: its effects one after another, until none is due.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use projections::effects::{self, Effect};
+use uuid::Uuid;
+
+use super::Sessions;
+use super::attempt::{Step, Worker};
+use crate::app::App;
+
+/// The read models that the next step depends on.
+const READ_MODELS: &[&str] = &["effects", "conversations"];
+/// How long a step waits until its read models show the last one.
+const READABLE_WITHIN: Duration = Duration::from_secs(10);
+/// The pause after a failure of our own, such as a database that is away.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Works through a lane that this holder has leased, and lets it go.
+pub async fn work(app: Arc<App>, sessions: Arc<Sessions>, holder: Uuid, lane: String) {
+    let worker = Worker {
+        app: &app,
+        sessions: &sessions,
+    };
+    if let Err(error) = until_idle(&worker, &lane).await {
+        let error = format!("{error:#}");
+        tracing::warn!(lane, error, "could not settle an effect, will try again");
+        tokio::time::sleep(FAILURE_PAUSE).await;
+    }
+    let released = async {
+        let mut conn = app.pool.acquire().await?;
+        effects::release_lane(&mut conn, holder, &lane).await
+    };
+    if let Err(error) = released.await {
+        tracing::debug!(lane, %error, "could not let a lane go; its lease will run out");
+    }
+}
+
+async fn until_idle(worker: &Worker<'_>, lane: &str) -> anyhow::Result<()> {
+    let app = worker.app;
+    while !app.stopping.is_cancelled() {
+        let Some(effect) = next(app, lane).await? else {
+            break;
+        };
+        match worker.step(&effect).await? {
+            Step::Taken(position) => {
+                let names = READ_MODELS;
+                if !app.engine.wait_for(names, position, READABLE_WITHIN).await? {
+                    tracing::warn!(lane, "the read models lag behind, leaving a lane");
+                    break;
+                }
+            }
+            Step::Later(pause) => {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = app.stopping.cancelled() => {}
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The next effect of a lane, if it is due.
+async fn next(app: &App, lane: &str) -> anyhow::Result<Option<Effect>> {
+    let mut conn = app.pool.acquire().await?;
+    let head = effects::head(&mut conn, lane).await?;
+    let now = app.source.now();
+    Ok(head.filter(|effect| effect.due_at.is_none_or(|due| due <= now)))
+}
