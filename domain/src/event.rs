@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    Provider, audit, batch, call, conversation, delivery, effect, group, line, message, user,
+    Provider, audit, batch, call, conversation, delivery, effect, group, line, message, otp, user,
 };
 
 /// A kind of event, as this version of the program writes it.
@@ -304,6 +304,24 @@ pub const EVENT_TYPES: &[EventType] = &[
         contacts: &[],
         personal: &[],
     },
+    EventType {
+        name: "otp.requested",
+        version: "1",
+        contacts: &["phone_number"],
+        personal: &[],
+    },
+    EventType {
+        name: "otp.attempted",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
+    EventType {
+        name: "otp.verified",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
 ];
 
 /// The kind of event with this name.
@@ -377,6 +395,8 @@ pub enum Event {
     Conversation(conversation::Event),
     /// Of an `effect` stream.
     Effect(effect::Event),
+    /// Of an `otp` stream.
+    Otp(otp::Event),
 }
 
 /// An event as it stands on the ledger.
@@ -455,6 +475,7 @@ impl Event {
             Self::Group(event) => event.name(),
             Self::Conversation(event) => event.name(),
             Self::Effect(event) => event.name(),
+            Self::Otp(event) => event.name(),
         }
     }
 
@@ -503,6 +524,7 @@ impl Event {
             "group" => serde_json::from_str(payload).map(Self::Group),
             "conversation" => serde_json::from_str(payload).map(Self::Conversation),
             "effect" => serde_json::from_str(payload).map(Self::Effect),
+            "otp" => serde_json::from_str(payload).map(Self::Otp),
             _ => serde_json::from_str(payload).map(Self::User),
         };
         event.map_err(|error| UnreadableEvent::shape(name, &error))

@@ -63,6 +63,22 @@ impl StreamId {
         }
     }
 
+    /// A one-time code, by the id of its challenge.
+    pub fn otp(challenge_id: impl Into<String>) -> Self {
+        Self {
+            aggregate_type: "otp",
+            aggregate_id: challenge_id.into(),
+        }
+    }
+
+    /// What we owe the outside, by its id.
+    pub fn effect(id: impl Into<String>) -> Self {
+        Self {
+            aggregate_type: "effect",
+            aggregate_id: id.into(),
+        }
+    }
+
     /// What became of one delivery.
     pub fn delivery(id: uuid::Uuid) -> Self {
         Self {

@@ -16,6 +16,7 @@ pub mod fact;
 pub mod group;
 pub mod line;
 pub mod message;
+pub mod otp;
 pub mod phone;
 pub mod user;
 mod words;

@@ -9,6 +9,8 @@
 mod batches;
 #[path = "today/conversations.rs"]
 mod conversations;
+#[path = "today/otp.rs"]
+mod otp;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -68,7 +70,13 @@ fn every_kind_of_event_has_an_example_of_its_version() {
 /// So a change of shape cannot go unnoticed: it needs a version of its own.
 #[test]
 fn an_event_is_written_today_as_its_newest_example_shows() {
-    let today = [today(), batches::today(), conversations::today()].concat();
+    let today = [
+        today(),
+        batches::today(),
+        conversations::today(),
+        otp::today(),
+    ]
+    .concat();
     for kind in EVENT_TYPES {
         let event = today.iter().find(|event| event.name() == kind.name);
         let event = event.unwrap_or_else(|| panic!("put an event {} into this test", kind.name));

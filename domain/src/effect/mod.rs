@@ -74,3 +74,8 @@ pub fn written_id(id: uuid::Uuid) -> String {
 pub fn code_id(challenge_id: &str) -> String {
     format!("code_{challenge_id}")
 }
+
+/// The challenge whose code an effect sends; `None` of any other effect.
+pub fn challenge_of(effect_id: &str) -> Option<&str> {
+    effect_id.strip_prefix("code_")
+}
