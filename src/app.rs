@@ -17,6 +17,7 @@ use crate::batches::Live;
 use crate::clock;
 use crate::config::Config;
 use crate::ledger::{self, Store, Writer};
+use crate::otp::{Otp, OtpSettings};
 use crate::providers::elevenlabs::client;
 
 /// How long to wait for a connection before a request is answered 503.
@@ -40,6 +41,8 @@ pub struct App {
     pub accounts: Accounts,
     /// Decisions go in here.
     pub store: Store,
+    /// One-time codes.
+    pub otp: Otp,
     /// What we ask of ElevenLabs.
     pub elevenlabs: client::Client,
     /// The batches that somebody watches.
@@ -88,6 +91,14 @@ impl App {
                 phone_index.clone(),
                 source.clone(),
             ),
+            otp: Otp::new(
+                pool.clone(),
+                store.clone(),
+                phone_index.clone(),
+                source.clone(),
+                &config.jwt_secrets,
+                OtpSettings::default(),
+            )?,
             engine: Engine::new(pool.clone(), projections::all(&phone_index)),
             live: Live::default(),
             importing: Semaphore::new(IMPORTS_AT_ONCE),

@@ -14,6 +14,7 @@ pub mod import;
 pub mod ledger;
 mod local;
 pub mod local_postgres;
+pub mod otp;
 pub mod providers;
 pub mod serve;
 pub mod telemetry;

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use hmac::{Hmac, Mac};
+use phonenumber::metadata::DATABASE;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
@@ -75,6 +76,22 @@ impl PhoneNumber {
         };
         let mut numbers = candidates.iter().filter_map(|e164| callable(e164));
         numbers.next().ok_or(InvalidPhone)
+    }
+
+    /// The country that it is of, in ISO 3166's two letters; where several
+    /// share a code and no plan of theirs knows the number, the chief one.
+    /// `None` where it is of no country: of a satellite, or of nobody.
+    pub fn country(&self) -> Option<String> {
+        let parsed = phonenumber::parse(None, self.as_str()).ok()?;
+        if let Some(country) = parsed.country().id() {
+            return Some(country.as_ref().to_owned());
+        }
+        let sharing = DATABASE.by_code(&parsed.code().value())?;
+        let chief = sharing.iter().find(|it| it.is_main_country_for_code());
+        let id = chief.or(sharing.first())?.id();
+        id.bytes()
+            .all(|b| b.is_ascii_uppercase())
+            .then(|| id.to_owned())
     }
 
     /// The number with its `+`.
@@ -272,6 +289,26 @@ mod tests {
             let read = PhoneNumber::national(written, prefix);
             let read = read.as_ref().map(PhoneNumber::as_str);
             assert_eq!(read, Ok(number), "{written}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_of_a_country_even_if_its_plan_does_not_know_it() {
+        for (number, country) in [
+            ("+573001234567", Some("CO")),
+            ("+5790000000", Some("CO")),
+            ("+14155550100", Some("US")),
+            ("+18095551234", Some("DO")),
+            ("+10005550100", Some("US")),
+            ("+447400123456", Some("GB")),
+            ("+447624123456", Some("IM")),
+            ("+440000000000", Some("GB")),
+            ("+77011234567", Some("KZ")),
+            ("+881612345678", None),
+            ("+9990000000", None),
+        ] {
+            let known = PhoneNumber::parse(number).unwrap().country();
+            assert_eq!(known.as_deref(), country, "{number}");
         }
     }
 
