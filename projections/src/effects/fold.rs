@@ -8,7 +8,7 @@ use domain::conversation::{self, Consent, Event as Decision, Started, Status, sa
 use domain::effect::{self, Answered, Event as Outcome, Kind, Remedy};
 use domain::event::Recorded;
 use domain::message::{self, Received, StatusChanged};
-use domain::{Channel, Event, PhoneIndex, PhoneNumber, Provider};
+use domain::{Channel, Event, PhoneIndex, PhoneNumber, Provider, otp};
 
 use super::row::{Author, Callback, Effect, Lane, Request, State};
 use crate::rows::Rows;
@@ -46,6 +46,7 @@ impl Tables {
             Event::Message(message::Event::StatusChanged(change)) => self.status(recorded, change),
             Event::Conversation(event) => self.decided(id, recorded, event),
             Event::Effect(event) => self.happened(id, recorded, event),
+            Event::Otp(otp::Event::Requested(requested)) => self.asked_for(recorded, requested),
             _ => {}
         }
     }
@@ -106,6 +107,21 @@ impl Tables {
                 self.drop_waiting(lane, recorded.recorded_at, by_agent, SILENCED);
             }
             Decision::Resumed(_) => {}
+        }
+    }
+
+    /// A one-time code: in a lane of its own, for as long as it is good.
+    fn asked_for(&mut self, recorded: &Recorded, requested: &otp::Requested) {
+        let id = effect::code_id(&requested.challenge_id);
+        let request = Request::Code {
+            contact: requested.phone_number.as_str().to_owned(),
+            challenge_id: requested.challenge_id.clone(),
+        };
+        let place = (recorded.position, 0);
+        let lane = &requested.challenge_id;
+        self.owe(recorded, id.clone(), lane, place, Author::System, request);
+        if let Some(row) = self.effects.now.get_mut(&id) {
+            row.expires_at = requested.expires_at;
         }
     }
 
@@ -260,7 +276,8 @@ impl Tables {
         if self.effects.now.contains_key(&id) {
             return;
         }
-        let opted_out = self.lane(lane).opted_out;
+        // A lane that is no conversation has nobody who speaks in it.
+        let opted_out = self.lanes.now.get(lane).is_some_and(|lane| lane.opted_out);
         let is_turn = matches!(request, Request::Turn { .. });
         let row = Effect {
             id: id.clone(),

@@ -71,6 +71,7 @@ impl Projection for Effects {
             "conversation.resumed",
             "conversation.closed",
             "conversation.message_written",
+            "otp.requested",
             "effect.attempted",
             "effect.uncertain",
             "effect.failed",

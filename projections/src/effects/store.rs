@@ -7,7 +7,7 @@ use domain::conversation::Event as Decision;
 use domain::effect::{self, Event as Outcome};
 use domain::event::Recorded;
 use domain::message;
-use domain::{Event, PhoneIndex};
+use domain::{Event, PhoneIndex, otp};
 use serde::Serialize;
 use sqlx::PgConnection;
 
@@ -45,6 +45,9 @@ impl Named {
                         Decision::MessageWritten(it) => named.effects.push(it.effect_id.clone()),
                         _ => {}
                     }
+                }
+                Event::Otp(otp::Event::Requested(requested)) => {
+                    named.effects.push(effect::code_id(&requested.challenge_id));
                 }
                 Event::Effect(event) => {
                     named.effects.push(recorded.aggregate_id.clone());
