@@ -86,6 +86,12 @@ struct ConversationMetadata {
     call_duration_secs: Whole,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct SignedUrl {
+    signed_url: Text,
+}
+
 /// A batch without its recipients.
 pub(super) fn batch(body: &[u8]) -> Result<Snapshot, Error> {
     snapshot(&read::<Batch>(body)?)
@@ -141,6 +147,13 @@ pub(super) fn object(body: &[u8]) -> Result<Value, Error> {
     } else {
         Err(UNREADABLE)
     }
+}
+
+/// The way into a session.
+pub(super) fn signed_url(body: &[u8]) -> Result<String, Error> {
+    let url = read::<SignedUrl>(body)?.signed_url.0;
+    let is_socket = |url: &String| url.starts_with("wss://") || url.starts_with("ws://");
+    url.filter(is_socket).ok_or(UNREADABLE)
 }
 
 /// How far a conversation is.

@@ -6,6 +6,7 @@
 //! says whether to look before it is sent again.
 
 mod answers;
+pub mod text;
 
 use std::fmt;
 
@@ -18,7 +19,7 @@ use serde_json::{Map, Value};
 
 use crate::clock;
 use crate::providers::http::{Error, Http, Policy};
-use crate::providers::text;
+use crate::providers::text::is_id;
 
 /// The provider, where the operator names no other.
 pub const DEFAULT_BASE_URL: &str = "https://api.elevenlabs.io";
@@ -227,7 +228,7 @@ impl Client {
     fn request(&self, method: Method, path: &[&str]) -> Result<RequestBuilder, Error> {
         let key = self.api_key.clone().ok_or(Error::NotConfigured)?;
         // What is no id would change the address.
-        if !path.iter().all(|part| text::is_id(part)) {
+        if !path.iter().all(|part| is_id(part)) {
             return Err(Error::NotSent("the id is none that the provider makes"));
         }
         let mut url = self.base_url.clone();
