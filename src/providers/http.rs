@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use chrono::DateTime;
 use reqwest::header::RETRY_AFTER;
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde_json::Value;
 
 use crate::clock;
@@ -21,6 +21,8 @@ use crate::clock;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a request may take from its first byte to the answer's last.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for requests about messages: they are small, and people wait.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a request that changes nothing is made, the first time included.
 const ATTEMPTS_MAX: u32 = 3;
 /// How long to wait before the second attempt; doubled before each further.
@@ -67,6 +69,14 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// The policy of clients that send messages.
+    pub fn of_messages() -> Self {
+        Self {
+            timeout: MESSAGE_TIMEOUT,
+            ..Self::default()
+        }
+    }
+
     /// How long one request may hold up its sender, everything included.
     pub fn one_request(&self) -> Duration {
         self.connect_timeout + self.timeout
@@ -293,6 +303,13 @@ impl Http {
         let at = DateTime::parse_from_rfc2822(value).ok()?;
         (at.to_utc() - self.source.now()).to_std().ok()
     }
+}
+
+/// Whether a provider is on this machine, as a stand-in is.
+pub(super) fn is_local(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
 }
 
 const TIMED_OUT: &str = "it timed out";

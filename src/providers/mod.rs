@@ -1,5 +1,6 @@
 //! What the providers send us: whether it is authentic ([`authenticate`]) and
-//! what it says ([`normalise`]); and what we ask of them ([`elevenlabs::client`]).
+//! what it says ([`normalise`]); and what we ask of them ([`elevenlabs::client`],
+//! [`twilio::client`], [`builderbot::client`]).
 //!
 //! Everything that is known of a provider is in this module and nowhere else.
 //! All but the clients is pure: no clock, no socket, no database, no HTTP
@@ -9,7 +10,7 @@
 //! of it or says why it could not; it never fails and never panics.
 
 mod authentic;
-mod builderbot;
+pub mod builderbot;
 pub mod elevenlabs;
 #[cfg(test)]
 mod fixtures;
@@ -18,7 +19,7 @@ mod lenient;
 #[cfg(test)]
 mod properties;
 mod text;
-mod twilio;
+pub mod twilio;
 
 use chrono::{DateTime, Utc};
 use domain::fact::{DedupKey, Fact, Identity};

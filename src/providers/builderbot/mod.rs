@@ -1,6 +1,7 @@
 //! builderbot.cloud: WhatsApp. It signs nothing and promises no ids, and it has
 //! no public reference: what is known comes from those who integrate it.
 
+pub mod client;
 mod normalise;
 
 pub(super) use normalise::normalise;

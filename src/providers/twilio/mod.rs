@@ -1,9 +1,12 @@
-//! Twilio: SMS, WhatsApp and telephone legs. Its webhooks are forms.
+//! Twilio: SMS, WhatsApp and telephone legs. Its webhooks are forms. A client
+//! of its Messages API, and what to do about each of its refusals.
 //! Source: `twilio.com/docs/messaging/guides/webhook-request` and
 //! `twilio.com/docs/usage/webhooks/webhooks-security`.
 
+pub mod client;
 mod message;
 mod params;
+pub mod refusals;
 mod verify;
 mod voice;
 

@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::clock;
-use crate::providers::http::{Error, Http, Policy};
+use crate::providers::http::{Error, Http, Policy, is_local};
 use crate::providers::text::is_id;
 
 /// The provider, where the operator names no other.
@@ -315,11 +315,4 @@ impl ConversationState {
     pub fn is_over(&self) -> bool {
         matches!(self.status.as_str(), "done" | "failed")
     }
-}
-
-/// Whether the provider is on this machine, as a stand-in is.
-fn is_local(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
 }
