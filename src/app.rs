@@ -17,8 +17,8 @@ use crate::batches::Live;
 use crate::clock;
 use crate::config::Config;
 use crate::ledger::{self, Store, Writer};
-use crate::otp::{Otp, OtpSettings};
-use crate::providers::elevenlabs::client;
+use crate::otp::Otp;
+use crate::providers::{builderbot, elevenlabs, twilio};
 
 /// How long to wait for a connection before a request is answered 503.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -44,7 +44,11 @@ pub struct App {
     /// One-time codes.
     pub otp: Otp,
     /// What we ask of ElevenLabs.
-    pub elevenlabs: client::Client,
+    pub elevenlabs: elevenlabs::client::Client,
+    /// What we send by Twilio.
+    pub twilio: twilio::client::Client,
+    /// What we send by builderbot.
+    pub builderbot: builderbot::client::Client,
     /// The batches that somebody watches.
     pub live: Live,
     /// Documents that are read at once.
@@ -84,7 +88,9 @@ impl App {
         let phone_index = ledger::phone_index(&pool, &fresh_key).await?;
         let store = Store::new(pool.clone());
         Ok(Arc::new(Self {
-            elevenlabs: client::Client::new(&config.elevenlabs, source.clone())?,
+            elevenlabs: elevenlabs::client::Client::new(&config.elevenlabs, source.clone())?,
+            twilio: twilio::client::Client::new(&config.twilio, source.clone())?,
+            builderbot: builderbot::client::Client::new(&config.builderbot, source.clone())?,
             accounts: Accounts::new(
                 pool.clone(),
                 store.clone(),
@@ -97,7 +103,7 @@ impl App {
                 phone_index.clone(),
                 source.clone(),
                 &config.jwt_secrets,
-                OtpSettings::default(),
+                config.otp.clone(),
             )?,
             engine: Engine::new(pool.clone(), projections::all(&phone_index)),
             live: Live::default(),

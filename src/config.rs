@@ -3,16 +3,19 @@
 //! The names are those of the five systems that this one replaces (contract,
 //! section 9). A wrong value stops the start with a message that names it.
 
+mod checks;
+mod messaging;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
 use clap::Args;
 
+use crate::otp::OtpSettings;
 use crate::providers;
-use crate::providers::elevenlabs::client;
+use crate::providers::{builderbot, elevenlabs, twilio};
 
 /// What the operator may set. Flags win over the environment, the environment
 /// over a `.env` file in the working directory.
@@ -78,7 +81,7 @@ pub struct ServeSettings {
     pub elevenlabs_api_key: Option<SecretList>,
 
     /// Address of ElevenLabs' API, without a path.
-    #[arg(long, env = "ELEVENLABS_BASE_URL", default_value = client::DEFAULT_BASE_URL)]
+    #[arg(long, env = "ELEVENLABS_BASE_URL", default_value = elevenlabs::client::DEFAULT_BASE_URL)]
     pub elevenlabs_base_url: String,
 
     /// Seconds between two looks at batches that are being called.
@@ -106,17 +109,99 @@ pub struct ServeSettings {
     #[arg(long, env = "TIMEZONE", default_value = "America/Bogota")]
     pub timezone: String,
 
+    /// How the agent is asked for its answer to a message.
+    #[arg(long, env = "ELEVENLABS_TEXT_MODE", default_value = "websocket")]
+    pub elevenlabs_text_mode: TextMode,
+
     /// Token that builderbot's webhooks bring.
     #[arg(long, env = "BUILDERBOT_WEBHOOK_TOKEN", hide_env_values = true)]
     pub builderbot_webhook_token: Option<SecretList>,
+
+    /// Address of builderbot's API, with or without `/api/v2`.
+    #[arg(long, env = "BUILDERBOT_API_URL", default_value = builderbot::client::DEFAULT_BASE_URL)]
+    pub builderbot_api_url: String,
+
+    /// Key of builderbot's API. Without one nothing is sent by it.
+    #[arg(long, env = "BUILDERBOT_API_KEY", hide_env_values = true)]
+    pub builderbot_api_key: Option<SecretList>,
+
+    /// The project of builderbot's whose number sends. The same.
+    #[arg(long, env = "BUILDERBOT_PROJECT_ID")]
+    pub builderbot_project_id: Option<String>,
+
+    /// Whether the agent answers messages that came by builderbot.
+    #[arg(long, env = "BUILDERBOT_REPLY", default_value = "false", action = clap::ArgAction::Set,
+          value_parser = clap::builder::BoolishValueParser::new())]
+    pub builderbot_reply: bool,
 
     /// Token that Twilio's webhooks may bring.
     #[arg(long, env = "TWILIO_WEBHOOK_TOKEN", hide_env_values = true)]
     pub twilio_webhook_token: Option<SecretList>,
 
-    /// Twilio's auth token, under which it signs webhooks.
+    /// Twilio's auth token, under which it signs webhooks. The first of a list
+    /// opens its API.
     #[arg(long, env = "TWILIO_AUTH_TOKEN", hide_env_values = true)]
     pub twilio_auth_token: Option<SecretList>,
+
+    /// Our account at Twilio (`AC…`). Without one nothing is sent by it.
+    #[arg(long, env = "TWILIO_ACCOUNT_SID")]
+    pub twilio_account_sid: Option<String>,
+
+    /// The number that SMS are sent from. Without one none are.
+    #[arg(long, env = "TWILIO_FROM_NUMBER")]
+    pub twilio_from_number: Option<String>,
+
+    /// The number that WhatsApp messages are sent from, with or without
+    /// `whatsapp:`. Without one none are.
+    #[arg(long, env = "TWILIO_WHATSAPP_FROM")]
+    pub twilio_whatsapp_from: Option<String>,
+
+    /// Address of Twilio's API, without a path.
+    #[arg(long, env = "TWILIO_BASE_URL", default_value = twilio::client::DEFAULT_BASE_URL)]
+    pub twilio_base_url: String,
+
+    /// The template (`HX…`) as which the first message after a call goes.
+    #[arg(long, env = "WHATSAPP_FIRST_CONTENT_SID")]
+    pub whatsapp_first_content_sid: Option<String>,
+
+    /// The agent that answers clients of whom no call is known.
+    #[arg(long, env = "WHATSAPP_AGENT_ID")]
+    pub whatsapp_agent_id: Option<String>,
+
+    /// Seconds for which a one-time code is good.
+    #[arg(long, env = "OTP_TTL_SECONDS", default_value_t = 300,
+          value_parser = clap::value_parser!(u64).range(30..=3600))]
+    pub otp_ttl_seconds: u64,
+
+    /// Guesses at one code.
+    #[arg(long, env = "OTP_MAX_ATTEMPTS", default_value_t = 5,
+          value_parser = clap::value_parser!(u32).range(1..=20))]
+    pub otp_max_attempts: u32,
+
+    /// Codes for one number and purpose within the window.
+    #[arg(long, env = "OTP_RATE_LIMIT_MAX", default_value_t = 3,
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub otp_rate_limit_max: u32,
+
+    /// Seconds of that window.
+    #[arg(long, env = "OTP_RATE_LIMIT_WINDOW_SECONDS", default_value_t = 900,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub otp_rate_limit_window_seconds: u64,
+
+    /// Countries to whose numbers codes are sent: ISO 3166, comma-separated.
+    #[arg(long, env = "OTP_ALLOWED_COUNTRIES", default_value = messaging::DEFAULT_COUNTRIES)]
+    pub otp_allowed_countries: String,
+
+    /// Codes within an hour for numbers that differ in their last four digits
+    /// only.
+    #[arg(long, env = "OTP_PREFIX_RATE_LIMIT_MAX", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub otp_prefix_rate_limit_max: u32,
+
+    /// Codes within an hour for everybody together.
+    #[arg(long, env = "OTP_HOURLY_MAX", default_value_t = 1000,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub otp_hourly_max: u32,
 
     /// Token by which our other services call the API (`X-Service-Token`).
     #[arg(long, env = "MICROSERVICE_TOKEN", hide_env_values = true)]
@@ -167,6 +252,16 @@ pub enum LogFormat {
     Text,
 }
 
+/// How the agent is asked for its answer to a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum TextMode {
+    /// By a text-only session, as the provider offers it.
+    Websocket,
+    /// By one request for each message, as an older system did. The provider
+    /// does not offer it today.
+    Http,
+}
+
 /// One or more secrets, the newest first. Never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretList(Vec<String>);
@@ -208,7 +303,21 @@ pub struct Config {
     /// What providers' webhooks are told by.
     pub provider_secrets: providers::Secrets,
     /// Where ElevenLabs' API is and how it knows us.
-    pub elevenlabs: client::Settings,
+    pub elevenlabs: elevenlabs::client::Settings,
+    /// How the agent is asked for its answer to a message.
+    pub text_mode: TextMode,
+    /// Where Twilio's API is, how it knows us, and which numbers are ours.
+    pub twilio: twilio::client::Settings,
+    /// Where builderbot's API is and how it knows us.
+    pub builderbot: builderbot::client::Settings,
+    /// Whether the agent answers messages that came by builderbot.
+    pub builderbot_reply: bool,
+    /// The template as which the first message after a call goes.
+    pub first_content_sid: Option<String>,
+    /// The agent that answers clients of whom no call is known.
+    pub default_agent_id: Option<String>,
+    /// The rules of one-time codes.
+    pub otp: OtpSettings,
     /// Time between two looks at batches that are being called.
     pub batch_poll: Duration,
     /// Time between two searches for calls whose webhook never came.
@@ -249,7 +358,7 @@ impl Config {
     /// When a value is missing or wrong; the message names the variable.
     pub fn new(settings: &ServeSettings) -> anyhow::Result<Self> {
         let port = settings.port.or(settings.app_port).unwrap_or(DEFAULT_PORT);
-        let jwt_secrets = required(&settings.jwt_secret, "JWT_SECRET")?;
+        let jwt_secrets = checks::required(&settings.jwt_secret, "JWT_SECRET")?;
         if jwt_secrets
             .iter()
             .any(|secret| secret.len() < JWT_SECRET_CHARS_MIN)
@@ -258,121 +367,32 @@ impl Config {
                 "JWT_SECRET has less than {JWT_SECRET_CHARS_MIN} characters and may be guessed: take the output of `openssl rand -hex 32`"
             );
         }
+        let public_url = checks::public_url(settings.public_url.as_deref(), port)?;
         Ok(Self {
             listen: SocketAddr::new(settings.host, port),
-            public_url: public_url(settings.public_url.as_deref(), port)?,
-            provider_secrets: provider_secrets(settings),
-            elevenlabs: elevenlabs(settings)?,
+            provider_secrets: checks::provider_secrets(settings),
+            elevenlabs: checks::elevenlabs(settings)?,
+            text_mode: settings.elevenlabs_text_mode,
+            twilio: messaging::twilio(settings, &public_url)?,
+            builderbot: messaging::builderbot(settings)?,
+            builderbot_reply: settings.builderbot_reply,
+            first_content_sid: messaging::first_content_sid(settings)?,
+            default_agent_id: messaging::default_agent_id(settings)?,
+            otp: messaging::otp(settings)?,
+            public_url,
             batch_poll: Duration::from_secs(settings.batch_poll_seconds),
             reconcile_every: Duration::from_secs(settings.reconcile_seconds),
             reconcile_grace: Duration::from_secs(settings.reconcile_grace_seconds),
             sse_timeout: Duration::from_secs(settings.sse_timeout_seconds),
-            timezone: timezone(&settings.timezone)?,
-            service_tokens: required(&settings.microservice_token, "MICROSERVICE_TOKEN")?,
+            timezone: checks::timezone(&settings.timezone)?,
+            service_tokens: checks::required(&settings.microservice_token, "MICROSERVICE_TOKEN")?,
             jwt_secrets,
             mask_phone_numbers: settings.pii_masking_enabled,
-            cors_allowed_origins: origins(&settings.cors_allowed_origins)?,
+            cors_allowed_origins: checks::origins(&settings.cors_allowed_origins)?,
             metrics_addr: settings.metrics_addr,
             trust_proxy: settings.trust_proxy,
             api: settings.api || !settings.worker,
             worker: settings.worker || !settings.api,
         })
     }
-}
-
-fn secrets(list: &Option<SecretList>) -> Vec<String> {
-    list.as_ref().map(|list| list.0.clone()).unwrap_or_default()
-}
-
-fn required(list: &Option<SecretList>, name: &str) -> anyhow::Result<Vec<String>> {
-    let secrets = secrets(list);
-    if secrets.is_empty() {
-        bail!(
-            "{name} is not set: set it to a long random value, for example the output of `openssl rand -hex 32` (with no DATABASE_URL, local mode makes one)"
-        );
-    }
-    Ok(secrets)
-}
-
-fn provider_secrets(settings: &ServeSettings) -> providers::Secrets {
-    let of = |tokens, keys| providers::Credentials::new(secrets(tokens), secrets(keys));
-    providers::Secrets {
-        elevenlabs: of(
-            &settings.elevenlabs_webhook_token,
-            &settings.elevenlabs_webhook_secret,
-        ),
-        builderbot: of(&settings.builderbot_webhook_token, &None),
-        twilio: of(&settings.twilio_webhook_token, &settings.twilio_auth_token),
-    }
-}
-
-fn elevenlabs(settings: &ServeSettings) -> anyhow::Result<client::Settings> {
-    let given = &settings.elevenlabs_base_url;
-    let given = if given.is_empty() {
-        client::DEFAULT_BASE_URL
-    } else {
-        given
-    };
-    let url: reqwest::Url = given.parse().context("ELEVENLABS_BASE_URL is no URL")?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        bail!("ELEVENLABS_BASE_URL must be like https://api.elevenlabs.io, not {given:?}");
-    }
-    let keys = secrets(&settings.elevenlabs_api_key);
-    if keys
-        .iter()
-        .any(|key| key.bytes().any(|byte| !byte.is_ascii_graphic()))
-    {
-        bail!("ELEVENLABS_API_KEY holds characters that no key has");
-    }
-    Ok(client::Settings {
-        base_url: url,
-        api_key: keys.into_iter().next(),
-        policy: providers::http::Policy::default(),
-    })
-}
-
-fn timezone(given: &str) -> anyhow::Result<chrono_tz::Tz> {
-    given.parse().map_err(|_| {
-        anyhow::anyhow!(
-            "TIMEZONE must be a name of the IANA database like America/Bogota, not {given:?}"
-        )
-    })
-}
-
-fn public_url(given: Option<&str>, port: u16) -> anyhow::Result<String> {
-    let Some(given) = given.filter(|url| !url.is_empty()) else {
-        return Ok(format!("http://localhost:{port}"));
-    };
-    let uri: poem::http::Uri = given.parse().context("PUBLIC_URL is no URL")?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
-        bail!("PUBLIC_URL must be like https://bitacora.example.com, not {given:?}");
-    }
-    Ok(given.trim_end_matches('/').to_owned())
-}
-
-fn origins(given: &[String]) -> anyhow::Result<Vec<String>> {
-    let given: Vec<String> = given
-        .iter()
-        .map(|o| o.trim().to_owned())
-        .filter(|o| !o.is_empty())
-        .collect();
-    for origin in &given {
-        let well_formed = origin == "*"
-            || (origin.starts_with("http://") || origin.starts_with("https://"))
-                && !origin
-                    .trim_end_matches('/')
-                    .splitn(3, '/')
-                    .nth(2)
-                    .unwrap_or("")
-                    .contains('/');
-        if !well_formed {
-            bail!(
-                "CORS_ALLOWED_ORIGINS must list origins like https://app.example.com, not {origin:?}"
-            );
-        }
-    }
-    Ok(given
-        .into_iter()
-        .map(|o| o.trim_end_matches('/').to_owned())
-        .collect())
 }

@@ -71,19 +71,20 @@ pub async fn run(
     source: clock::Source,
 ) -> anyhow::Result<()> {
     let mut serve = dev.serve.clone();
-    if serve
-        .elevenlabs_api_key
-        .as_ref()
-        .is_some_and(|key| !key.is_empty())
-    {
-        tracing::warn!("ELEVENLABS_API_KEY is set and not used: `dev` only calls its sandbox");
+    for (name, key) in [
+        ("ELEVENLABS_API_KEY", &serve.elevenlabs_api_key),
+        ("BUILDERBOT_API_KEY", &serve.builderbot_api_key),
+    ] {
+        if key.as_ref().is_some_and(|key| !key.is_empty()) {
+            tracing::warn!("{name} is set and not used: `dev` only asks its sandbox");
+        }
     }
     let secrets = local::fill_secrets(&mut serve, &settings.data_dir, &source)?;
     let key = source.secret(KEY_BYTES);
     let seed = dev.seed.unwrap_or_else(|| fresh_seed(&source));
-    let sandbox = start_sandbox(options(&dev, &serve, seed, &key)).await?;
-    serve.elevenlabs_base_url = sandbox.url();
-    serve.elevenlabs_api_key = Some(key.parse::<SecretList>()?);
+    let options = options(&dev, &serve, seed, &key);
+    let sandbox = start_sandbox(options.clone()).await?;
+    point_at(&mut serve, &options, &sandbox.url());
     let outcome =
         cli::serve_until_stopped(settings, serve, source, Some(secrets), Some(&sandbox)).await;
     sandbox.stop().await;
@@ -113,9 +114,26 @@ fn options(dev: &DevSettings, serve: &ServeSettings, seed: u64, key: &str) -> Op
         elevenlabs_api_key: Some(key.to_owned()),
         twilio_auth_token: first(&serve.twilio_auth_token),
         builderbot_webhook_token: Some(first(&serve.builderbot_webhook_token)),
+        builderbot_api_key: Some(key.to_owned()),
         rates: dev.rates.clone(),
         ..Options::default()
     }
+}
+
+/// Everything that the service asks of a provider goes to the sandbox.
+fn point_at(serve: &mut ServeSettings, options: &Options, url: &str) {
+    let key = |key: &Option<String>| key.as_ref().and_then(|key| key.parse().ok());
+    serve.elevenlabs_base_url = url.to_owned();
+    serve.elevenlabs_api_key = key(&options.elevenlabs_api_key);
+    serve.twilio_base_url = url.to_owned();
+    serve.twilio_account_sid = Some(options.twilio_account_sid.clone());
+    serve.twilio_from_number = Some(options.twilio_from_number.clone());
+    serve.twilio_whatsapp_from = Some(options.twilio_whatsapp_from.clone());
+    serve.builderbot_api_url = url.to_owned();
+    serve.builderbot_api_key = key(&options.builderbot_api_key);
+    serve.builderbot_project_id = Some(options.builderbot_project_id.clone());
+    serve.builderbot_reply = true;
+    serve.whatsapp_agent_id = Some(AGENT_COLLECTIONS.to_owned());
 }
 
 async fn start_sandbox(options: Options) -> anyhow::Result<Sandbox> {
@@ -193,10 +211,19 @@ async fn sample_group(app: &App) -> anyhow::Result<()> {
 /// When it cannot start.
 pub async fn sandbox_alone(options: Options) -> anyhow::Result<()> {
     let mut stop = StopSignal::new()?;
-    let sandbox = start_sandbox(options).await?;
+    let sandbox = start_sandbox(options.clone()).await?;
     let url = sandbox.url();
     println!("The sandbox is at {url}  (what it really did: {url}/sandbox/truth)");
-    println!("A service reaches it by  ELEVENLABS_BASE_URL={url} ELEVENLABS_API_KEY=any");
+    println!("A service reaches it by");
+    println!("  ELEVENLABS_BASE_URL={url} ELEVENLABS_API_KEY=any");
+    println!(
+        "  TWILIO_BASE_URL={url} TWILIO_ACCOUNT_SID={}",
+        options.twilio_account_sid
+    );
+    println!("  TWILIO_FROM_NUMBER={}", options.twilio_from_number);
+    println!("  TWILIO_WHATSAPP_FROM={}", options.twilio_whatsapp_from);
+    println!("  BUILDERBOT_API_URL={url} BUILDERBOT_API_KEY=any");
+    println!("  BUILDERBOT_PROJECT_ID={}", options.builderbot_project_id);
     println!("Agent {AGENT_COLLECTIONS} calls from {PHONE_TWILIO}");
     stop.received().await;
     sandbox.stop().await;
@@ -208,6 +235,7 @@ mod tests {
     use clap::{CommandFactory, Parser};
 
     use super::*;
+    use crate::config::Config;
 
     #[derive(Parser)]
     struct Dev {
@@ -231,13 +259,38 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_have_the_same_secrets() {
+    fn both_sides_have_the_same_secrets_and_numbers() {
         let mut settings = Dev::parse_from(["dev"]).settings;
-        settings.serve.elevenlabs_webhook_secret = "new,old".parse().ok();
-        settings.serve.twilio_auth_token = "token".parse().ok();
+        let serve = &mut settings.serve;
+        serve.elevenlabs_webhook_secret = "new,old".parse().ok();
+        serve.twilio_auth_token = "token".parse().ok();
+        serve.microservice_token = "service".parse().ok();
+        serve.jwt_secret = "a secret of at least 32 characters".parse().ok();
+        // What a developer has for the real ones.
+        serve.twilio_account_sid = Some(format!("AC{}", "f".repeat(32)));
+        serve.builderbot_api_key = "bb-real".parse().ok();
         let options = options(&settings, &settings.serve, 7, "key");
         assert_eq!(options.elevenlabs_webhook_secret, "new");
         assert_eq!(options.twilio_auth_token, "token");
         assert_eq!(options.elevenlabs_api_key.as_deref(), Some("key"));
+
+        point_at(&mut settings.serve, &options, "http://127.0.0.1:4010");
+        let config = Config::new(&settings.serve).unwrap();
+        let urls = [
+            &config.elevenlabs.base_url,
+            &config.twilio.base_url,
+            &config.builderbot.base_url,
+        ];
+        for url in urls {
+            assert_eq!(url.as_str(), "http://127.0.0.1:4010/");
+        }
+        assert_eq!(config.elevenlabs.api_key.as_deref(), Some("key"));
+        assert_eq!(config.builderbot.api_key.as_deref(), Some("key"));
+        assert_eq!(config.twilio.auth_token.as_deref(), Some("token"));
+        assert_eq!(config.twilio.account_sid, Some(options.twilio_account_sid));
+        assert_eq!(config.twilio.sms_from, Some(options.twilio_from_number));
+        assert_eq!(config.twilio.whatsapp_from.as_deref(), Some("+14155238886"));
+        assert!(config.builderbot_reply);
+        assert_eq!(config.default_agent_id.as_deref(), Some(AGENT_COLLECTIONS));
     }
 }

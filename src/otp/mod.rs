@@ -27,7 +27,7 @@ use crate::ledger::{CommandError, Store};
 pub const READ_MODELS: [&str; 3] = ["otp_challenges", "interactions", "audit_log"];
 
 /// How codes are given out.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtpSettings {
     /// How long a code is good.
     pub ttl: Duration,

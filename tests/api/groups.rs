@@ -33,7 +33,7 @@ async fn provider() -> Sandbox {
 
 async fn app_with(provider: &Sandbox) -> TestApp {
     TestApp::with(Options {
-        elevenlabs_url: Some(provider.url()),
+        providers_url: Some(provider.url()),
         ..Options::default()
     })
     .await

@@ -46,7 +46,7 @@ impl Pair {
         };
         let sandbox = Sandbox::start(world(options)).await.unwrap();
         let options = Options {
-            elevenlabs_url: Some(sandbox.url()),
+            providers_url: Some(sandbox.url()),
             ..Options::default()
         };
         let app = TestApp::with(change(options)).await;

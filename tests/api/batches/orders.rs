@@ -161,7 +161,7 @@ async fn a_provider_that_breaks_and_says_so_is_asked_again() {
 #[tokio::test]
 async fn a_provider_that_is_not_reached_is_502_and_never_asked_later() {
     let pair = Pair::with(kind(), |options| Options {
-        elevenlabs_url: Some("http://127.0.0.1:9".to_owned()),
+        providers_url: Some("http://127.0.0.1:9".to_owned()),
         ..options
     })
     .await;

@@ -6,11 +6,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bitacora::clock::Source;
-use bitacora::config::Config;
+use bitacora::config::{Config, TextMode};
 use bitacora::ledger::Limits;
-use bitacora::providers::elevenlabs::client;
+use bitacora::otp::OtpSettings;
 use bitacora::providers::http::Policy;
-use bitacora::providers::{Credentials, Secrets};
+use bitacora::providers::{Credentials, Secrets, builderbot, elevenlabs, twilio};
 use bitacora::serve::{self, Running};
 use bitacora::{app, telemetry};
 use chrono::{DateTime, Utc};
@@ -63,8 +63,8 @@ pub struct Options {
     pub database_url: Option<String>,
     pub limits: Limits,
     pub config: fn(&mut Config),
-    /// Where ElevenLabs' stand-in is.
-    pub elevenlabs_url: Option<String>,
+    /// Where the providers' stand-in is.
+    pub providers_url: Option<String>,
     /// Two replicas must not draw the same ids.
     pub seed: u64,
 }
@@ -75,7 +75,7 @@ impl Default for Options {
             database_url: None,
             limits: Limits::default(),
             config: |_| {},
-            elevenlabs_url: None,
+            providers_url: None,
             seed: 1,
         }
     }
@@ -99,8 +99,10 @@ impl TestApp {
         };
         let mut config = config();
         (options.config)(&mut config);
-        if let Some(url) = options.elevenlabs_url {
-            config.elevenlabs = elevenlabs(&url);
+        if let Some(url) = options.providers_url {
+            config.elevenlabs.base_url = url.parse().unwrap();
+            config.twilio.base_url = url.parse().unwrap();
+            config.builderbot.base_url = url.parse().unwrap();
         }
         let running = serve::start(config, pool.clone(), source, metrics(), options.limits)
             .await
@@ -257,7 +259,14 @@ pub fn config() -> Config {
             builderbot: secrets(BUILDERBOT_TOKEN, &[]),
             twilio: secrets(TWILIO_TOKEN, &[TWILIO_AUTH_TOKEN]),
         },
-        elevenlabs: elevenlabs("http://127.0.0.1:9"),
+        elevenlabs: elevenlabs(),
+        text_mode: TextMode::Websocket,
+        twilio: twilio(),
+        builderbot: builderbot(),
+        builderbot_reply: true,
+        first_content_sid: None,
+        default_agent_id: Some(sandbox::AGENT_COLLECTIONS.to_owned()),
+        otp: OtpSettings::default(),
         batch_poll: Duration::from_secs(10),
         reconcile_every: Duration::from_secs(300),
         reconcile_grace: Duration::from_secs(120),
@@ -274,17 +283,48 @@ pub fn config() -> Config {
     }
 }
 
-/// A provider at this address that is given up soon.
-pub fn elevenlabs(base_url: &str) -> client::Settings {
-    client::Settings {
-        base_url: base_url.parse().unwrap(),
+/// Where nobody listens.
+const NOWHERE: &str = "http://127.0.0.1:9";
+
+/// Providers are given up soon.
+fn policy() -> Policy {
+    Policy {
+        connect_timeout: Duration::from_millis(500),
+        timeout: Duration::from_millis(500),
+        pause_first: Duration::from_millis(1),
+        ..Policy::default()
+    }
+}
+
+fn elevenlabs() -> elevenlabs::client::Settings {
+    elevenlabs::client::Settings {
+        base_url: NOWHERE.parse().unwrap(),
         api_key: Some("a-key-for-tests".to_owned()),
-        policy: Policy {
-            connect_timeout: Duration::from_millis(500),
-            timeout: Duration::from_millis(500),
-            pause_first: Duration::from_millis(1),
-            ..Policy::default()
-        },
+        policy: policy(),
+    }
+}
+
+/// The account and the numbers that the stand-in has.
+fn twilio() -> twilio::client::Settings {
+    let theirs = sandbox::Options::default();
+    twilio::client::Settings {
+        base_url: NOWHERE.parse().unwrap(),
+        account_sid: Some(theirs.twilio_account_sid),
+        auth_token: Some(TWILIO_AUTH_TOKEN.to_owned()),
+        sms_from: Some(theirs.twilio_from_number),
+        whatsapp_from: Some(theirs.twilio_whatsapp_from),
+        status_callback: format!("{PUBLIC_URL}/webhooks/twilio/sms/status"),
+        policy: policy(),
+    }
+}
+
+/// The project that the stand-in has.
+fn builderbot() -> builderbot::client::Settings {
+    builderbot::client::Settings {
+        base_url: NOWHERE.parse().unwrap(),
+        api_key: Some("a-key-for-tests".to_owned()),
+        project_id: Some(sandbox::Options::default().builderbot_project_id),
+        policy: policy(),
     }
 }
 
