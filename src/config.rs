@@ -15,6 +15,7 @@ use clap::Args;
 
 use crate::otp::OtpSettings;
 use crate::providers;
+use crate::effects;
 use crate::providers::{builderbot, elevenlabs, twilio};
 
 /// What the operator may set. Flags win over the environment, the environment
@@ -318,6 +319,8 @@ pub struct Config {
     pub default_agent_id: Option<String>,
     /// The rules of one-time codes.
     pub otp: OtpSettings,
+    /// How effects are settled.
+    pub effects: effects::Policy,
     /// Time between two looks at batches that are being called.
     pub batch_poll: Duration,
     /// Time between two searches for calls whose webhook never came.
@@ -379,6 +382,7 @@ impl Config {
             first_content_sid: messaging::first_content_sid(settings)?,
             default_agent_id: messaging::default_agent_id(settings)?,
             otp: messaging::otp(settings)?,
+            effects: effects::Policy::default(),
             public_url,
             batch_poll: Duration::from_secs(settings.batch_poll_seconds),
             reconcile_every: Duration::from_secs(settings.reconcile_seconds),
