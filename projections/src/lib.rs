@@ -12,6 +12,7 @@
 pub mod audit_log;
 pub mod batches;
 pub mod call_details;
+pub mod conversations;
 pub mod effects;
 pub mod engine;
 pub mod feed;
@@ -33,6 +34,10 @@ mod campaign;
 #[path = "../tests/database/facts.rs"]
 #[expect(dead_code, reason = "the tests with a database use the rest")]
 mod facts;
+#[cfg(test)]
+#[path = "../tests/database/talk.rs"]
+#[expect(dead_code, reason = "the tests with a database use the rest")]
+mod talk;
 
 use std::sync::Arc;
 
@@ -49,5 +54,6 @@ pub fn all(phones: &PhoneIndex) -> Vec<Arc<dyn Projection>> {
         Arc::new(users::Users),
         Arc::new(groups::Groups::new(phones.clone())),
         Arc::new(effects::Effects::new(phones.clone())),
+        Arc::new(conversations::Conversations::new(phones.clone())),
     ]
 }

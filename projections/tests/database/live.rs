@@ -7,6 +7,7 @@ use projections::engine::{Rebuild, State};
 
 use crate::facts::*;
 use crate::harness::*;
+use crate::talk::whole_talk;
 
 const NAME: &str = "interactions";
 
@@ -22,6 +23,8 @@ pub fn mixture(dice: &mut Dice) -> Vec<Told> {
         ]);
     }
     facts.extend(whole_sms("SM7"));
+    facts.extend(whole_talk(CLIENT));
+    facts.extend(whole_talk("+573007654321"));
     facts.extend([
         act("user:1", "login", 5),
         act("service", "reveal_interaction", 6),
