@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::effects;
 use crate::otp::OtpSettings;
 use crate::providers;
-use crate::effects;
 use crate::providers::{builderbot, elevenlabs, twilio};
 
 /// What the operator may set. Flags win over the environment, the environment

@@ -25,7 +25,8 @@ use crate::{feed, text};
 /// A row of `interactions`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Interaction {
-    /// The provider's id of it, or for WhatsApp our own (`wa_…`).
+    /// The provider's id of it, or our own of WhatsApp (`wa_…`) and of one-time
+    /// codes (`otp_…`).
     pub id: String,
     /// How the person was reached.
     pub channel: Channel,
@@ -33,7 +34,8 @@ pub struct Interaction {
     pub provider: Option<Provider>,
     /// Who began; `None` in a browser, or while nobody has said.
     pub direction: Option<Direction>,
-    /// A call's outcome, an SMS's status, or `active` for a conversation.
+    /// A call's outcome, an SMS's status, or `active` for a conversation. Of a
+    /// one-time code `requested`, then that of its SMS, then `verified`.
     pub status: String,
     /// The client's number, E.164 where it is one. Personal.
     pub phone_number: Option<String>,
@@ -270,7 +272,7 @@ impl Projection for Interactions {
     }
 
     fn version(&self) -> i32 {
-        1
+        2
     }
 
     fn tables(&self) -> &'static [&'static str] {

@@ -21,6 +21,7 @@ mod interaction;
 pub mod interaction_events;
 pub mod interactions;
 pub mod messages;
+pub mod otp_challenges;
 mod rows;
 mod sql;
 mod text;
@@ -50,6 +51,7 @@ pub fn all(phones: &PhoneIndex) -> Vec<Arc<dyn Projection>> {
     vec![
         Arc::new(interactions::Interactions::new(phones.clone())),
         Arc::new(audit_log::AuditLog),
+        Arc::new(otp_challenges::OtpChallenges::new(phones.clone())),
         Arc::new(batches::Batches),
         Arc::new(users::Users),
         Arc::new(groups::Groups::new(phones.clone())),

@@ -2,7 +2,7 @@
 
 use domain::call::{self, Medium};
 use domain::event::Recorded;
-use domain::{Event, message};
+use domain::{Channel, Event, Provider, effect, message};
 
 use crate::text;
 
@@ -13,14 +13,16 @@ const PREFIXES: &[(&str, &str)] = &[
     ("wa_", "chat"),
     ("SM", "sms"),
     ("MM", "sms"),
+    ("otp_", "otp"),
     // As written by `interaction_id` itself.
     ("call:", "?"),
     ("chat:", "?"),
     ("sms:", "?"),
+    ("otp:", "?"),
 ];
 
-/// The interaction of an event's own stream, `None` if the event says nothing
-/// of one.
+/// The interaction of an event's own stream, or that it names; `None` if the
+/// event says nothing of one.
 pub(super) fn of(recorded: &Recorded) -> Option<String> {
     let kind = recorded.aggregate_type.as_str();
     let concerned = match &recorded.event {
@@ -31,9 +33,38 @@ pub(super) fn of(recorded: &Recorded) -> Option<String> {
         }
         Event::Call(_) => kind == "call",
         Event::Message(_) => matches!(kind, "chat" | "sms"),
+        Event::Otp(_) => kind == "otp",
+        Event::Effect(event) => return of_effect(&recorded.aggregate_id, event),
         _ => false,
     };
     concerned.then(|| interaction_id(kind, &recorded.aggregate_id))
+}
+
+/// The interaction that a message of ours is part of, by our own word.
+fn of_effect(effect_id: &str, event: &effect::Event) -> Option<String> {
+    let id = match event {
+        effect::Event::Sent(sent) => Some(sent.interaction_id.as_str()),
+        effect::Event::Duplicated(_) => effect::challenge_of(effect_id),
+        _ => None,
+    };
+    let id = id.filter(|id| !id.is_empty())?;
+    Some(text::key(id).into_owned())
+}
+
+/// The text message that an event says is part of its interaction.
+pub(super) fn claimed_sms(recorded: &Recorded) -> Option<String> {
+    let message_id = match &recorded.event {
+        Event::Effect(effect::Event::Sent(sent)) if sent.channel == Channel::Sms => {
+            sent.message_id.as_deref()
+        }
+        // Of another effect it is no text message.
+        Event::Effect(effect::Event::Duplicated(duplicated)) => {
+            Some(duplicated.message_id.as_str())
+        }
+        _ => None,
+    };
+    let message_id = message_id.filter(|id| !id.is_empty())?;
+    Some(interaction_id("sms", message_id))
 }
 
 /// The telephone leg that an event says is part of its session.
@@ -49,18 +80,27 @@ pub(super) fn claimed_leg(event: &call::Event) -> Option<String> {
     Some(interaction_id("call", sid))
 }
 
-/// The id of a message in its interaction: the provider's, or one made of the
-/// event's position where there is none.
-pub(super) fn message_id(recorded: &Recorded, event: &message::Event) -> String {
-    let given = match event {
-        message::Event::Received(message) => message.message_id.as_deref(),
-        message::Event::Sent(message) => message.message_id.as_deref(),
-        message::Event::StatusChanged(change) => Some(change.message_id.as_str()),
+/// The id, in its interaction, of the message that an event tells of: the
+/// provider's, or one made of the event's position where there is none.
+pub(super) fn message_id(recorded: &Recorded) -> Option<String> {
+    let given = match &recorded.event {
+        Event::Message(message::Event::Received(message)) => message.message_id.as_deref(),
+        Event::Message(message::Event::Sent(message)) => message.message_id.as_deref(),
+        Event::Message(message::Event::StatusChanged(change)) => Some(change.message_id.as_str()),
+        Event::Effect(effect::Event::Sent(sent)) if is_told_again(sent) => return None,
+        Event::Effect(effect::Event::Sent(sent)) => sent.message_id.as_deref(),
+        Event::Effect(effect::Event::Duplicated(twin)) => Some(twin.message_id.as_str()),
+        _ => return None,
     };
-    match given.filter(|id| !id.is_empty()) {
+    Some(match given.filter(|id| !id.is_empty()) {
         Some(id) => text::key(id).into_owned(),
         None => format!("ev-{}", recorded.position),
-    }
+    })
+}
+
+/// Whether the provider tells of the message by a webhook of its own.
+fn is_told_again(sent: &effect::Sent) -> bool {
+    sent.provider == Provider::Builderbot
 }
 
 /// A stream's id as the id of an interaction. It is the provider's own
@@ -88,6 +128,7 @@ mod tests {
             ("call", "CA1"),
             ("chat", "wa_1"),
             ("sms", "SM1"),
+            ("otp", "otp_1"),
             ("call", "0f-1"),
         ] {
             assert_eq!(interaction_id(kind, id), id);
@@ -99,8 +140,9 @@ mod tests {
     proptest! {
         #[test]
         fn two_streams_are_never_one_interaction(
-            a in "(call:|sms:|CA|SM|conv_|wa_|x){0,3}1?", b in "(call:|sms:|CA|SM|conv_|wa_|x){0,3}1?",
-            kinds in proptest::sample::subsequence(vec!["call", "chat", "sms"], 2),
+            a in "(call:|sms:|otp:|CA|SM|conv_|wa_|otp_|x){0,3}1?",
+            b in "(call:|sms:|otp:|CA|SM|conv_|wa_|otp_|x){0,3}1?",
+            kinds in proptest::sample::subsequence(vec!["call", "chat", "sms", "otp"], 2),
         ) {
             prop_assert_ne!(interaction_id(kinds[0], &a), interaction_id(kinds[1], &b));
             prop_assert_eq!(a == b, interaction_id(kinds[0], &a) == interaction_id(kinds[0], &b));

@@ -33,6 +33,11 @@ pub(crate) const EVENT_TYPES: &[&str] = &[
     "message.received",
     "message.sent",
     "message.status_changed",
+    "effect.sent",
+    "effect.duplicated",
+    "otp.requested",
+    "otp.attempted",
+    "otp.verified",
 ];
 
 /// Rows of the tables, in memory: those that some events touch, as they were
@@ -42,7 +47,8 @@ pub(crate) struct Tables {
     pub(crate) interactions: BTreeMap<String, Interaction>,
     pub(crate) calls: BTreeMap<String, CallDetail>,
     pub(crate) messages: BTreeMap<(String, String), Message>,
-    /// The telephone leg that is another interaction's, and which.
+    /// The telephone leg, or the text message, that is another interaction's,
+    /// and which.
     pub(crate) aliases: BTreeMap<String, String>,
     /// New rows only: an event is folded once and never changes.
     pub(crate) events: Vec<InteractionEvent>,
@@ -59,11 +65,7 @@ impl Tables {
         };
         let id = match &recorded.event {
             Event::Call(event) => self.fold_call(id, recorded, event),
-            Event::Message(event) => {
-                self.fold_message(&id, recorded, event);
-                id
-            }
-            _ => return,
+            _ => self.fold_told(id, recorded),
         };
         self.events.push(InteractionEvent::new(&id, recorded));
     }
@@ -126,14 +128,19 @@ impl Tables {
                 None => alone.renamed(id),
             };
             self.calls.insert(id.to_owned(), merged);
-            for event in &mut self.events {
-                if event.interaction_id == leg {
-                    id.clone_into(&mut event.interaction_id);
-                }
-            }
+            self.rename_events(&leg, id);
             self.absorbed.insert(leg.clone(), id.to_owned());
         }
         self.aliases.insert(leg, id.to_owned());
+    }
+
+    /// The new events of one interaction become another's.
+    fn rename_events(&mut self, from: &str, to: &str) {
+        for event in &mut self.events {
+            if event.interaction_id == from {
+                to.clone_into(&mut event.interaction_id);
+            }
+        }
     }
 }
 

@@ -12,11 +12,15 @@ use crate::{call_details, interaction_events, interactions, messages};
 
 /// The rows that a batch touches, as they are.
 pub(crate) async fn load(conn: &mut PgConnection, batch: &[Recorded]) -> anyhow::Result<Tables> {
-    let touched = Touched::by(batch);
-    let aliases = load_aliases(conn, &touched.calls).await?;
+    let mut touched = Touched::by(batch);
+    let mut aliases = load_aliases(conn, &touched.calls).await?;
     let calls: Vec<_> = touched.calls.iter().chain(aliases.values()).collect();
     let calls: Vec<_> = calls.into_iter().map(String::as_str).collect();
-    let conversations: Vec<_> = touched.messages.iter().map(|(id, _)| id.as_str()).collect();
+    let calls = call_details::load(conn, &calls).await?;
+    let of_sms = load_aliases(conn, &touched.texts).await?;
+    touched.follow(&of_sms);
+    aliases.extend(of_sms);
+    let conversations: Vec<_> = touched.conversations.iter().map(String::as_str).collect();
     let messages = touched.messages.iter();
     let messages: Vec<_> = messages.map(|(i, m)| (i.as_str(), m.as_str())).collect();
     // A call's row in `interactions` follows from its details and is not read.
@@ -24,9 +28,7 @@ pub(crate) async fn load(conn: &mut PgConnection, batch: &[Recorded]) -> anyhow:
         interactions: keyed(interactions::load(conn, &conversations).await?, |row| {
             row.id.clone()
         }),
-        calls: keyed(call_details::load(conn, &calls).await?, |row| {
-            row.interaction_id.clone()
-        }),
+        calls: keyed(calls, |row| row.interaction_id.clone()),
         messages: keyed(messages::load(conn, &messages).await?, |row| {
             (row.interaction_id.clone(), row.id.clone())
         }),
@@ -53,7 +55,10 @@ pub(crate) async fn save(
 #[derive(Default)]
 struct Touched {
     calls: BTreeSet<String>,
+    conversations: BTreeSet<String>,
     messages: BTreeSet<(String, String)>,
+    /// Text messages that may be part of another interaction.
+    texts: BTreeSet<String>,
 }
 
 impl Touched {
@@ -63,19 +68,36 @@ impl Touched {
             let Some(id) = identity::of(recorded) else {
                 continue;
             };
-            match &recorded.event {
-                Event::Call(event) => {
-                    touched.calls.insert(id);
-                    touched.calls.extend(identity::claimed_leg(event));
-                }
-                Event::Message(event) => {
-                    let message = identity::message_id(recorded, event);
-                    touched.messages.insert((id, message));
-                }
-                _ => {}
+            if let Event::Call(event) = &recorded.event {
+                touched.calls.insert(id);
+                touched.calls.extend(identity::claimed_leg(event));
+                continue;
             }
+            if recorded.aggregate_type == "sms" {
+                touched.texts.insert(id.clone());
+            }
+            if let Some(message) = identity::message_id(recorded) {
+                if let Some(sms) = identity::claimed_sms(recorded) {
+                    touched.texts.insert(sms.clone());
+                    touched.messages.insert((sms.clone(), message.clone()));
+                    touched.conversations.insert(sms);
+                }
+                touched.messages.insert((id.clone(), message));
+            }
+            touched.conversations.insert(id);
         }
         touched
+    }
+
+    /// Adds the rows of the interactions that text messages are part of.
+    fn follow(&mut self, aliases: &BTreeMap<String, String>) {
+        self.conversations.extend(aliases.values().cloned());
+        let elsewhere: Vec<_> = self
+            .messages
+            .iter()
+            .filter_map(|(id, message)| Some((aliases.get(id)?.clone(), message.clone())))
+            .collect();
+        self.messages.extend(elsewhere);
     }
 }
 
@@ -105,7 +127,7 @@ async fn save_aliases(
 }
 
 /// Older events of an absorbed interaction go to the one it is part of; its
-/// own rows go. A call that was only a leg has no messages.
+/// own rows go. The messages that it had are written anew.
 async fn remove_absorbed(
     conn: &mut PgConnection,
     absorbed: &BTreeMap<String, String>,
@@ -123,6 +145,10 @@ async fn remove_absorbed(
         .execute(&mut *conn)
         .await?;
     sqlx::query("delete from interactions where id = any($1)")
+        .bind(&legs)
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query("delete from messages where interaction_id = any($1)")
         .bind(&legs)
         .execute(&mut *conn)
         .await?;

@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use domain::call::{self, Completed, Medium, Outcome};
 use domain::event::Recorded;
 use domain::message::Status;
-use domain::{Channel, Direction, Provider};
+use domain::{Channel, Direction, Provider, effect};
 use proptest::prelude::*;
 
 use super::*;
@@ -309,6 +309,86 @@ fn an_sms_is_an_interaction_of_one_message() {
 }
 
 #[test]
+fn a_code_its_sms_and_its_verification_are_one_interaction() {
+    let tables = fold(&whole_code(1));
+    assert_eq!(tables.interactions.keys().collect::<Vec<_>>(), ["otp_1"]);
+    let row = &tables.interactions["otp_1"];
+    assert_eq!(
+        (row.channel, row.direction, row.provider),
+        (
+            Channel::Sms,
+            Some(Direction::Outbound),
+            Some(Provider::Twilio)
+        )
+    );
+    assert_eq!((row.status.as_str(), row.message_count), ("verified", 1));
+    assert_eq!((row.started_at, row.last_event_at), (at(60), at(75)));
+    assert_eq!(row.phone_number.as_deref(), Some(CLIENT));
+    let message = &tables.messages[&("otp_1".into(), "SMcode1".into())];
+    assert_eq!(message.content.as_deref(), Some("Tu código es ******"));
+    assert_eq!(
+        (message.status, message.delivered_at),
+        (Status::Delivered, Some(at(65)))
+    );
+    assert_eq!(tables.aliases["SMcode1"], "otp_1");
+    let types: Vec<_> = tables.events.iter().map(|it| it.r#type.as_str()).collect();
+    assert_eq!(types.len(), 8);
+    assert_eq!(
+        types[5..],
+        ["otp.attempted", "otp.attempted", "otp.verified"]
+    );
+}
+
+#[test]
+fn a_code_stands_as_its_sms_does_until_it_is_given_back() {
+    let whole = whole_code(1);
+    let status = |n| fold(&whole[..n]).interactions["otp_1"].status.clone();
+    let stood: Vec<_> = (1..=8).map(status).collect();
+    assert_eq!(
+        stood,
+        [
+            "requested",
+            "queued",
+            "queued",
+            "sent",
+            "delivered",
+            "delivered",
+            "delivered",
+            "verified"
+        ]
+    );
+}
+
+#[test]
+fn callbacks_that_come_before_anybody_says_whose_they_are_become_the_codes() {
+    let mut facts = whole_code(1);
+    facts.swap(1, 4);
+    let before = fold(&facts[..3]);
+    assert_eq!(before.interactions.len(), 2);
+    let after = fold(&facts);
+    assert_eq!(timeless(after), timeless(fold(&whole_code(1))));
+}
+
+#[test]
+fn what_we_wrote_by_whatsapp_has_its_words_once_the_provider_took_it() {
+    let id = chat_id(CLIENT);
+    let facts = [
+        status(CLIENT, "SMours", Status::Delivered, 42),
+        written(Provider::Twilio, CLIENT, "SMours", 41),
+        written(Provider::Builderbot, CLIENT, "BB1", 43),
+    ];
+    let tables = fold(&facts);
+    let message = &tables.messages[&(id.clone(), "SMours".into())];
+    assert_eq!(message.content.as_deref(), Some("Tu código es ******"));
+    assert_eq!(message.status, Status::Delivered);
+    assert_eq!(tables.interactions[&id].message_count, 1);
+    let other = tables.interactions.values().find(|row| row.id != id);
+    let other = other.expect("that with builderbot");
+    assert_eq!((other.status.as_str(), other.message_count), ("active", 0));
+    assert_eq!(tables.messages.len(), 1, "builderbot tells of its own");
+}
+
+#[test]
 fn nonsense_that_a_provider_sends_refuses_nothing() {
     let odd = Completed {
         started_at: chrono::DateTime::from_timestamp(-99_999_999_999, 0),
@@ -347,6 +427,17 @@ fn tangle() -> Vec<Told> {
     facts.push(status(CLIENT, "SMz", Status::Scheduled, 19));
     facts.push(status(CLIENT, "SMz", Status::Receiving, 21));
     facts.extend(whole_sms("SM7"));
+    facts.extend(whole_code(1));
+    let twice = effect::Duplicated {
+        message_id: "SMtwice".into(),
+    };
+    facts.extend([
+        of_code(1, effect::Event::Duplicated(twice), 66),
+        sms_status("SMtwice", Status::Undelivered, 67),
+        written(Provider::Twilio, CLIENT, "SMours", 41),
+        status(CLIENT, "SMours", Status::Sent, 42),
+        written(Provider::Builderbot, CLIENT, "BB1", 43),
+    ]);
     facts
 }
 
@@ -370,6 +461,21 @@ fn a_whole_call_ends_the_same_in_each_of_its_720_orders() {
         assert_eq!(timeless(fold(order)), expected);
     });
     assert_eq!(orders, 720);
+}
+
+#[test]
+fn a_code_ends_the_same_in_each_order_of_its_sending_and_its_callbacks() {
+    let [start, sending @ .., _, _, _] = &whole_code(1)[..] else {
+        panic!("a code has eight facts")
+    };
+    let expected = timeless(fold(&whole_code(1)[..5]));
+    let mut orders = 0;
+    each_order(&mut sending.to_vec(), 0, &mut |order| {
+        orders += 1;
+        let facts = [std::slice::from_ref(start), order].concat();
+        assert_eq!(timeless(fold(&facts)), expected);
+    });
+    assert_eq!(orders, 24);
 }
 
 fn each_order(facts: &mut Vec<Told>, fixed: usize, check: &mut impl FnMut(&[Told])) {

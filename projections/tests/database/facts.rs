@@ -6,7 +6,10 @@ use domain::call::{
     self, AudioReceived, Completed, InitiationFailed, Medium, Outcome, Progressed, Turn,
 };
 use domain::message::{self, Kind, Received, Sent, Status, StatusChanged};
-use domain::{Channel, Direction, Event, Fact, PhoneIndex, Provider, StreamId, audit, user};
+use domain::{
+    Channel, Direction, Event, Fact, PhoneIndex, PhoneNumber, Provider, StreamId, audit, effect,
+    otp, user,
+};
 use serde_json::json;
 
 /// A fact, and who told it.
@@ -257,6 +260,102 @@ pub fn whole_sms(id: &str) -> Vec<Told> {
         sms_status(id, Status::Queued, 50),
         sms_status(id, Status::Sent, 51),
         sms_status(id, Status::Undelivered, 55),
+    ]
+}
+
+/// What we have done ourselves.
+fn ours(stream: StreamId, event: Event, secs: i64) -> Told {
+    Told {
+        fact: Fact {
+            stream,
+            event,
+            occurred_at: Some(at(secs)),
+        },
+        provider: None,
+    }
+}
+
+/// The id of challenge `n`.
+pub fn challenge(n: u32) -> String {
+    format!("otp_{n}")
+}
+
+pub fn code_requested(n: u32, secs: i64) -> Told {
+    let event = otp::Event::Requested(otp::Requested {
+        challenge_id: challenge(n),
+        phone_number: PhoneNumber::parse(CLIENT).unwrap(),
+        purpose: "login".into(),
+        expires_at: at(secs + 300),
+        attempts_max: 3,
+        requested_by: "service".into(),
+    });
+    ours(StreamId::otp(challenge(n)), Event::Otp(event), secs)
+}
+
+pub fn code_attempted(n: u32, attempt: u32, secs: i64) -> Told {
+    let at = at(secs);
+    let event = otp::Event::Attempted(otp::Attempted { attempt, at });
+    ours(StreamId::otp(challenge(n)), Event::Otp(event), secs)
+}
+
+pub fn code_verified(n: u32, attempt: u32, secs: i64) -> Told {
+    let at = at(secs);
+    let event = otp::Event::Verified(otp::Verified { attempt, at });
+    ours(StreamId::otp(challenge(n)), Event::Otp(event), secs)
+}
+
+/// What became of the sending of code `n`.
+pub fn of_code(n: u32, event: effect::Event, secs: i64) -> Told {
+    let stream = StreamId::effect(effect::code_id(&challenge(n)));
+    ours(stream, Event::Effect(event), secs)
+}
+
+/// The provider has taken the text message that brings code `n`.
+pub fn code_sent(n: u32, message_id: &str, secs: i64) -> Told {
+    let event = taken(Provider::Twilio, Channel::Sms, message_id, &challenge(n));
+    of_code(n, event, secs)
+}
+
+/// The provider has taken a message of ours to a client's WhatsApp.
+pub fn written(provider: Provider, contact: &str, message_id: &str, secs: i64) -> Told {
+    let stream = StreamId::effect(format!("written_{message_id}"));
+    let chat = StreamId::chat(provider, contact, &phones()).aggregate_id;
+    let event = taken(provider, Channel::Whatsapp, message_id, &chat);
+    ours(stream, Event::Effect(event), secs)
+}
+
+fn taken(
+    provider: Provider,
+    channel: Channel,
+    message_id: &str,
+    interaction_id: &str,
+) -> effect::Event {
+    effect::Event::Sent(Box::new(effect::Sent {
+        attempt: 1,
+        adopted: false,
+        provider,
+        channel,
+        message_id: Some(message_id.into()),
+        interaction_id: interaction_id.into(),
+        contact: CLIENT.into(),
+        our_address: Some("+14155550100".into()),
+        content: "Tu código es ******".into(),
+        content_sid: None,
+    }))
+}
+
+/// A code that was sent, guessed wrong once, and given back.
+pub fn whole_code(n: u32) -> Vec<Told> {
+    let sms = format!("SMcode{n}");
+    vec![
+        code_requested(n, 60),
+        code_sent(n, &sms, 61),
+        sms_status(&sms, Status::Queued, 62),
+        sms_status(&sms, Status::Sent, 63),
+        sms_status(&sms, Status::Delivered, 65),
+        code_attempted(n, 1, 70),
+        code_attempted(n, 2, 75),
+        code_verified(n, 2, 75),
     ]
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use domain::Provider;
+use domain::message::Status;
 use projections::Progress;
 use projections::engine::{Rebuild, State};
 
@@ -25,7 +27,11 @@ pub fn mixture(dice: &mut Dice) -> Vec<Told> {
     facts.extend(whole_sms("SM7"));
     facts.extend(whole_talk(CLIENT));
     facts.extend(whole_talk("+573007654321"));
+    facts.extend((1..=3).flat_map(whole_code));
     facts.extend([
+        written(Provider::Twilio, CLIENT, "SMours", 41),
+        status(CLIENT, "SMours", Status::Delivered, 42),
+        written(Provider::Builderbot, CLIENT, "BB1", 43),
         act("user:1", "login", 5),
         act("service", "reveal_interaction", 6),
         person(1),

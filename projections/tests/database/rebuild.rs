@@ -212,7 +212,7 @@ async fn new_code_does_not_write_into_old_rows_nor_old_code_into_new_ones() {
     append(&database.pool, &whole_call(1)).await;
     old.settle().await.unwrap();
 
-    let new = Tampered::new(2, 0).engine(&database.pool);
+    let new = Tampered::new(99, 0).engine(&database.pool);
     append(&database.pool, &whole_call(2)).await;
     assert_eq!(new.run_once(NAME).await.unwrap(), Progress::NeedsRebuild);
     assert_eq!(new.rebuilds_due().await.unwrap(), [NAME]);
