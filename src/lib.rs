@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 mod dev;
+pub mod effects;
 pub mod groups;
 pub mod http;
 pub mod import;

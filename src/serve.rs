@@ -116,6 +116,19 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Ends as a kill would: whatever is being done is left where it is. For
+    /// tests of what comes after.
+    pub fn kill(self) {
+        for server in &self.servers {
+            server.abort();
+        }
+        // Dropping the work aborts it; only then may the rest know.
+        drop(self.work);
+        self.app.stopping.cancel();
+    }
+}
+
 async fn spawn_server(
     address: SocketAddr,
     routes: impl Endpoint + 'static,

@@ -5,9 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use domain::effect::{
-    Answered, Bounced, Command, Effect as Aggregate, Failed, Remedy, Sent,
-};
+use domain::effect::{Answered, Bounced, Command, Effect as Aggregate, Failed, Remedy, Sent};
 use domain::{Provider, effect};
 use projections::effects::{Author, Effect, Request, State};
 
@@ -70,9 +68,7 @@ impl Worker<'_> {
             State::Attempted => self.abandoned(effect).await,
             State::Uncertain => self.uncertain(effect).await,
             // Not open: the row has changed since it was chosen.
-            State::Dead | State::Done | State::Dropped => {
-                Ok(Step::Later(self.policy().look_again))
-            }
+            State::Dead | State::Done | State::Dropped => Ok(Step::Later(self.policy().look_again)),
         }
     }
 
@@ -115,7 +111,10 @@ impl Worker<'_> {
             return Ok(Step::Later(self.policy().look_again));
         };
         if began.elapsed() > self.policy().send_within {
-            tracing::warn!(effect = effect.id, "an attempt took too long to record and is not made");
+            tracing::warn!(
+                effect = effect.id,
+                "an attempt took too long to record and is not made"
+            );
             return Ok(Step::Later(self.policy().look_again));
         }
         let outcome = match &effect.request {
@@ -137,7 +136,9 @@ impl Worker<'_> {
         let attempt = attempts(effect);
         let reason = || "whoever attempted it did not say what became of it".to_owned();
         if matches!(effect.request, Request::Turn { .. }) {
-            return self.report(effect, attempt, Outcome::Uncertain(reason())).await;
+            return self
+                .report(effect, attempt, Outcome::Uncertain(reason()))
+                .await;
         }
         if let Ok(Some(sent)) = message::look_up(self, effect).await {
             return self.report(effect, attempt, Outcome::Sent(sent)).await;
@@ -146,7 +147,8 @@ impl Worker<'_> {
         if !left.is_zero() {
             return Ok(Step::Later(left.min(self.policy().look_again)));
         }
-        self.report(effect, attempt, Outcome::Uncertain(reason())).await
+        self.report(effect, attempt, Outcome::Uncertain(reason()))
+            .await
     }
 
     /// An attempt that may have arrived.
@@ -229,7 +231,12 @@ impl Worker<'_> {
                 self.execute(effect, answered).await
             }
             Outcome::Uncertain(reason) => {
-                tracing::warn!(effect = effect.id, attempt, reason, "an attempt is uncertain");
+                tracing::warn!(
+                    effect = effect.id,
+                    attempt,
+                    reason,
+                    "an attempt is uncertain"
+                );
                 let reason = || reason.clone();
                 let command = || Command::ReportUncertain {
                     attempt,

@@ -46,7 +46,11 @@ async fn until_idle(worker: &Worker<'_>, lane: &str) -> anyhow::Result<()> {
         match worker.step(&effect).await? {
             Step::Taken(position) => {
                 let names = READ_MODELS;
-                if !app.engine.wait_for(names, position, READABLE_WITHIN).await? {
+                if !app
+                    .engine
+                    .wait_for(names, position, READABLE_WITHIN)
+                    .await?
+                {
                     tracing::warn!(lane, "the read models lag behind, leaving a lane");
                     break;
                 }

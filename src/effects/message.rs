@@ -91,7 +91,11 @@ async fn deliver(worker: &Worker<'_>, letter: &Letter) -> Result<Option<Accepted
     if letter.provider == Provider::Builderbot {
         let number = PhoneNumber::parse(&letter.contact)
             .map_err(|_| http::Error::NotSent("the number is none"))?;
-        return app.builderbot.send(&number, &letter.words).await.map(|()| None);
+        return app
+            .builderbot
+            .send(&number, &letter.words)
+            .await
+            .map(|()| None);
     }
     app.twilio.send(&letter.outgoing()).await.map(Some)
 }
@@ -104,22 +108,29 @@ async fn find(
     at: DateTime<Utc>,
 ) -> anyhow::Result<Option<Accepted>> {
     let app = worker.app;
-    let found = app.twilio.find_sent(&letter.outgoing(), at - CLOCK_SKEW).await?;
+    let found = app
+        .twilio
+        .find_sent(&letter.outgoing(), at - CLOCK_SKEW)
+        .await?;
     if found.is_empty() {
         return Ok(None);
     }
     let ids: Vec<_> = found.iter().map(|it| it.message_id.clone()).collect();
     let mut conn = app.pool.acquire().await?;
     let known = effects::known_messages(&mut conn, &ids).await?;
-    tracing::debug!(effect = effect.id, found = ids.len(), known = known.len(), "looked a message up");
+    tracing::debug!(
+        effect = effect.id,
+        found = ids.len(),
+        known = known.len(),
+        "looked a message up"
+    );
     Ok(found.into_iter().find(|it| !known.contains(&it.message_id)))
 }
 
 async fn letter(worker: &Worker<'_>, effect: &Effect) -> anyhow::Result<Option<Letter>> {
     let app = worker.app;
-    let chat = |provider, contact: &str| {
-        StreamId::chat(provider, contact, &app.phone_index).aggregate_id
-    };
+    let chat =
+        |provider, contact: &str| StreamId::chat(provider, contact, &app.phone_index).aggregate_id;
     Ok(match &effect.request {
         Request::Turn { .. } => None,
         Request::Code {
@@ -163,7 +174,7 @@ async fn fallback(worker: &Worker<'_>, effect: &Effect) -> anyhow::Result<Option
     let mut conn = worker.app.pool.acquire().await?;
     let context = projections::conversations::context(&mut conn, &effect.lane, 0).await?;
     let name = context.and_then(|context| context.conversation.client_name);
-    Ok(Some(crate::conversations::template(content_sid, name.as_deref())))
+    Ok(Some(first_template(content_sid, name.as_deref())))
 }
 
 impl Letter {
@@ -198,5 +209,17 @@ impl Letter {
             content: self.kept.clone(),
             content_sid: self.template.as_ref().map(|it| it.content_sid.clone()),
         })
+    }
+}
+
+/// The template of a first message: its one variable is the client's first
+/// name.
+pub fn first_template(content_sid: String, client_name: Option<&str>) -> Template {
+    let first = client_name.and_then(|name| name.split_whitespace().next());
+    let mut variables = Map::new();
+    variables.insert("1".to_owned(), first.unwrap_or("cliente").into());
+    Template {
+        content_sid,
+        variables,
     }
 }

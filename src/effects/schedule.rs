@@ -33,7 +33,11 @@ impl Schedule {
         let mut random = [0; 2];
         source.fill(&mut random);
         let part = f64::from(u16::from_be_bytes(random)) / f64::from(u16::MAX);
-        Some(planned.max(wanted.unwrap_or_default()).mul_f64(1.0 + part / 2.0))
+        Some(
+            planned
+                .max(wanted.unwrap_or_default())
+                .mul_f64(1.0 + part / 2.0),
+        )
     }
 }
 

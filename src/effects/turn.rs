@@ -46,7 +46,8 @@ pub(super) async fn ask(
     };
     let context = read_context(worker, effect).await?;
     let Some(agent_id) = agent(worker, effect, context.as_ref()).await? else {
-        let words = "no agent is known for this client: no call was made, and WHATSAPP_AGENT_ID is not set";
+        let words =
+            "no agent is known for this client: no call was made, and WHATSAPP_AGENT_ID is not set";
         return Ok(Outcome::Failed(Failure::ours(Remedy::DeadLetter, words)));
     };
     let question = Question {
@@ -125,7 +126,9 @@ async fn by_http(
 async fn read_context(worker: &Worker<'_>, effect: &Effect) -> anyhow::Result<Option<Context>> {
     let app = worker.app;
     let names = ["conversations"];
-    app.engine.wait_for(&names, effect.ord, READABLE_WITHIN).await?;
+    app.engine
+        .wait_for(&names, effect.ord, READABLE_WITHIN)
+        .await?;
     let mut conn = app.pool.acquire().await?;
     Ok(conversations::context(&mut conn, &effect.lane, HISTORY_MESSAGES).await?)
 }
@@ -177,7 +180,8 @@ impl Question<'_> {
         let call = context.conversation.call_summary.as_ref();
         let call = call.map(|summary| format!("Resumen de la llamada anterior: {summary}"));
         let chat = chat(self.before());
-        let chat = (!chat.is_empty()).then(|| format!("La conversación por WhatsApp hasta ahora:\n{chat}"));
+        let chat = (!chat.is_empty())
+            .then(|| format!("La conversación por WhatsApp hasta ahora:\n{chat}"));
         let parts: Vec<_> = call.into_iter().chain(chat).collect();
         (!parts.is_empty()).then(|| parts.join("\n\n"))
     }

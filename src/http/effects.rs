@@ -134,11 +134,7 @@ impl Api {
     ///
     /// Messages to send and answers to ask for, the newest first. `?state=dead` lists the dead letters: what was
     /// given up until somebody looks at it.
-    #[oai(
-        path = "/api/effects",
-        method = "get",
-        operation_id = "list_effects"
-    )]
+    #[oai(path = "/api/effects", method = "get", operation_id = "list_effects")]
     #[expect(
         clippy::too_many_arguments,
         reason = "one for each parameter of the operation"

@@ -13,6 +13,7 @@ mod context;
 mod deliveries;
 mod docs;
 mod documented_body;
+mod effects;
 mod error;
 mod groups;
 mod health;
@@ -53,6 +54,8 @@ enum Tag {
     Batches,
     /// What happened, as it was recorded.
     Ledger,
+    /// What is written with clients by WhatsApp, and what we owe them.
+    Conversations,
     /// Groups of clients, and calling them.
     Groups,
     /// Logins and people.
@@ -79,6 +82,7 @@ type Apis = (
     groups::Api,
     groups::calls::Api,
     groups::history::Api,
+    effects::Api,
     health::Api,
 );
 
@@ -97,6 +101,7 @@ fn service() -> OpenApiService<Apis, ()> {
         groups::Api,
         groups::calls::Api,
         groups::history::Api,
+        effects::Api,
         health::Api,
     );
     OpenApiService::new(apis, "Bitácora", env!("CARGO_PKG_VERSION")).summary("A contact centre's log").description(

@@ -53,12 +53,7 @@ pub async fn settle(app: Arc<App>) {
     while lanes.join_next().await.is_some() {}
 }
 
-async fn take(
-    app: &App,
-    policy: &Policy,
-    holder: Uuid,
-    room: usize,
-) -> sqlx::Result<Vec<String>> {
+async fn take(app: &App, policy: &Policy, holder: Uuid, room: usize) -> sqlx::Result<Vec<String>> {
     if room == 0 {
         return Ok(vec![]);
     }

@@ -2,6 +2,7 @@
 //! alone what is to be done, so that a kill at any moment costs nothing.
 
 mod batches;
+mod effects;
 mod lease;
 pub mod news;
 mod project;
@@ -31,5 +32,7 @@ pub fn start(app: &Arc<App>) -> JoinSet<()> {
     until_stopped(Box::pin(batches::drive(app.clone())));
     until_stopped(Box::pin(batches::monitor(app.clone())));
     until_stopped(Box::pin(batches::reconcile(app.clone())));
+    // It stops by itself, once what it is sending is sent.
+    tasks.spawn(effects::settle(app.clone()));
     tasks
 }

@@ -15,6 +15,7 @@ mod audit;
 mod batches;
 mod commands;
 mod crash;
+mod effects;
 mod errors;
 mod groups;
 mod ingest;

@@ -13,6 +13,7 @@ use super::progress::Status;
 use super::row::Conversation;
 use super::stats::Quarter;
 use crate::facts::*;
+use crate::talk::written;
 use crate::talk::*;
 
 /// Folds facts in this order, so many at a time.

@@ -106,5 +106,7 @@ async fn whatever_breaks_on_the_way_every_message_is_answered_once_in_order() {
 fn seeds() -> std::ops::Range<u64> {
     let given = std::env::var("BURST_SEEDS").ok();
     let given = given.as_deref().and_then(|text| text.split_once(".."));
-    given.map_or(2..6, |(from, to)| from.parse().unwrap()..to.parse().unwrap())
+    given.map_or(2..6, |(from, to)| {
+        from.parse().unwrap()..to.parse().unwrap()
+    })
 }

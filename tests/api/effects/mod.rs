@@ -2,13 +2,13 @@
 //! contract, sections 6 and 7; DESIGN, decision 9.
 
 mod burst;
-mod conversations;
 mod refusals;
 mod uncertain;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use bitacora::config::Config;
 use sandbox::{Channel, Control, Fault, Inbound, MessageTruth, Rates, Sandbox, Scripted};
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ use crate::harness::app::{Clock, Options, answer, hurried, ok};
 use crate::harness::postgres::fresh_database;
 
 /// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How fast the stand-in's world goes.
 const SPEED: f64 = 500.0;
@@ -50,7 +50,7 @@ impl World {
         let database_url = fresh_database().await;
         let api = TestApp::with(Options {
             database_url: Some(database_url.clone()),
-            elevenlabs_url: Some(sandbox.url()),
+            providers_url: Some(sandbox.url()),
             clock: Clock::Runs,
             config: |config| config.worker = false,
             seed: seed << 8,
@@ -76,15 +76,20 @@ impl World {
     }
 
     async fn add_worker(&mut self) {
+        self.add_worker_with(|config| {
+            config.api = false;
+            config.effects = hurried();
+        })
+        .await;
+    }
+
+    async fn add_worker_with(&mut self, config: fn(&mut Config)) {
         self.seed += 1;
         let worker = TestApp::with(Options {
             database_url: Some(self.database_url.clone()),
-            elevenlabs_url: Some(self.sandbox.url()),
+            providers_url: Some(self.sandbox.url()),
             clock: Clock::Runs,
-            config: |config| {
-                config.api = false;
-                config.effects = hurried();
-            },
+            config,
             seed: self.seed,
             ..Options::default()
         });
@@ -186,7 +191,10 @@ impl World {
     async fn queue(&self) -> String {
         let sql = "select coalesce(string_agg(concat_ws(' ', id, state, attempts, due_at, error_code, left(error_message, 60)), chr(10)), '')
                    from (select * from effects where state <> 'done' order by ord, part limit 20) as open";
-        sqlx::query_scalar(sql).fetch_one(&self.api.pool).await.unwrap()
+        sqlx::query_scalar(sql)
+            .fetch_one(&self.api.pool)
+            .await
+            .unwrap()
     }
 
     /// What we sent to each number, in the providers' order.
@@ -205,7 +213,10 @@ impl World {
     fn sent_to(&self, phone: &str) -> Vec<String> {
         let sent = self.sent();
         let messages = sent.get(phone).map(Vec::as_slice).unwrap_or_default();
-        messages.iter().map(|message| message.body.clone()).collect()
+        messages
+            .iter()
+            .map(|message| message.body.clone())
+            .collect()
     }
 
     async fn conversation(&self, phone: &str) -> Value {

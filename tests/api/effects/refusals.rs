@@ -16,7 +16,11 @@ async fn outcomes(world: &World, code: u32, at: usize) -> String {
     let messages = BTreeMap::from([(phone.clone(), Some(code))]);
     let open_window = vec![phone.clone()];
     world
-        .control(Control { messages, open_window, ..Control::default() })
+        .control(Control {
+            messages,
+            open_window,
+            ..Control::default()
+        })
         .await;
     let (_, answer) = world.completes(&format!("rcpt_{at}"), &phone).await;
     let settled = format!(
@@ -24,7 +28,13 @@ async fn outcomes(world: &World, code: u32, at: usize) -> String {
           and aggregate_id = '{}' and payload ->> 'code' = '{code}'",
         domain::effect::first_message_id(&format!("rcpt_{at}")),
     );
-    world.until(&format!("refusals by {code}, answered {answer}"), &settled, 1).await;
+    world
+        .until(
+            &format!("refusals by {code}, answered {answer}"),
+            &settled,
+            1,
+        )
+        .await;
     let sql = "select payload ->> 'remedy' from events
                where event_type in ('effect.failed', 'effect.bounced') and aggregate_id = $1
                order by position limit 1";
@@ -35,7 +45,12 @@ async fn outcomes(world: &World, code: u32, at: usize) -> String {
         .unwrap();
     // Or a remedy that tries again would go on for ever.
     let messages = BTreeMap::from([(phone, None)]);
-    world.control(Control { messages, ..Control::default() }).await;
+    world
+        .control(Control {
+            messages,
+            ..Control::default()
+        })
+        .await;
     decided
 }
 
@@ -66,26 +81,43 @@ async fn a_refusal_at_once_is_told_to_whoever_asked() {
     let world = World::start(calm(), 22).await;
     let phone = "+573109999999";
     let messages = BTreeMap::from([(phone.to_owned(), Some(21211))]);
-    world.control(Control { messages, ..Control::default() }).await;
+    world
+        .control(Control {
+            messages,
+            ..Control::default()
+        })
+        .await;
     let (status, refused) = world.completes("rcpt_1", phone).await;
     assert_eq!(status, 502, "{refused}");
     assert_eq!(refused["success"], false);
     assert_eq!(refused["error"], "Failed to send WhatsApp message");
-    assert!(refused["details"].as_str().unwrap().contains("not a valid phone number"));
+    assert!(
+        refused["details"]
+            .as_str()
+            .unwrap()
+            .contains("not a valid phone number")
+    );
     world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn outside_the_window_a_template_goes_where_words_were_refused() {
     let mut world = World::start(calm(), 23).await;
-    world.kill_a_worker_for(|config| {
-        config.effects = crate::harness::app::hurried();
-        config.first_content_sid = Some(format!("HX{}", "0".repeat(32)));
-    })
-    .await;
+    world.workers.remove(0).stop().await;
+    world
+        .add_worker_with(|config| {
+            config.api = false;
+            config.effects = crate::harness::app::hurried();
+            config.first_content_sid = Some(format!("HX{}", "0".repeat(32)));
+        })
+        .await;
     // The API of this world knows of no template, so words go first.
     let (status, sent) = world.completes("rcpt_1", "+573101111111").await;
-    assert_eq!((status, &sent["status"]), (200, &json!("message_sent")), "{sent}");
+    assert_eq!(
+        (status, &sent["status"]),
+        (200, &json!("message_sent")),
+        "{sent}"
+    );
     let again = "select count(*) from events where event_type = 'effect.sent'
                  and payload ->> 'content_sid' is not null";
     world.until("sent as a template", again, 1).await;

@@ -16,12 +16,17 @@ async fn adopted(world: &World) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_went_out_unheard_is_found_and_not_sent_again() {
     let world = World::start(calm(), 11).await;
-    world.script("twilio.message_create", 1, Fault::HangAfterWork).await;
+    world
+        .script("twilio.message_create", 1, Fault::HangAfterWork)
+        .await;
     world.hears(ANA, "Hola").await;
     world.until("sent", DONE, 1).await;
     assert_eq!(world.sent_to(ANA).len(), 1);
     assert_eq!(adopted(&world).await, 1);
-    assert_eq!(world.sandbox.truth().request_count("twilio.message_create"), 1);
+    assert_eq!(
+        world.sandbox.truth().request_count("twilio.message_create"),
+        1
+    );
     world.stop().await;
 }
 
@@ -41,7 +46,9 @@ async fn the_same_words_twice_are_two_messages() {
     let world = World::start(calm(), 13).await;
     world.hears(ANA, "Hola").await;
     world.until("sent", DONE, 1).await;
-    world.script("twilio.message_create", 1, Fault::HangAfterWork).await;
+    world
+        .script("twilio.message_create", 1, Fault::HangAfterWork)
+        .await;
     world.hears(ANA, "Hola").await;
     world.until("sent", DONE, 2).await;
     assert_eq!(world.sent_to(ANA).len(), 2);
@@ -53,7 +60,9 @@ async fn the_same_words_twice_are_two_messages() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_dies_while_it_sends_is_followed_by_one_that_looks_first() {
     let mut world = World::start(calm(), 14).await;
-    world.script("twilio.message_create", 1, Fault::HangAfterWork).await;
+    world
+        .script("twilio.message_create", 1, Fault::HangAfterWork)
+        .await;
     world.hears(ANA, "Hola").await;
     let attempted = "select count(*) from effects where kind = 'message' and state = 'attempted'";
     world.until("attempted", attempted, 1).await;
@@ -66,8 +75,12 @@ async fn a_worker_that_dies_while_it_sends_is_followed_by_one_that_looks_first()
 #[tokio::test(flavor = "multi_thread")]
 async fn builderbots_own_webhook_tells_of_a_message_that_went_out_unheard() {
     let world = World::start(calm(), 15).await;
-    world.script("builderbot.send_message", 1, Fault::HangAfterWork).await;
-    world.hear([(Channel::Builderbot, ANA.to_owned(), "Hola".to_owned())]).await;
+    world
+        .script("builderbot.message_send", 1, Fault::HangAfterWork)
+        .await;
+    world
+        .hear([(Channel::Builderbot, ANA.to_owned(), "Hola".to_owned())])
+        .await;
     world.until("sent", DONE, 1).await;
     assert_eq!(world.sent_to(ANA).len(), 1);
     assert_eq!(adopted(&world).await, 1);
@@ -77,15 +90,24 @@ async fn builderbots_own_webhook_tells_of_a_message_that_went_out_unheard() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_builderbot_never_tells_of_is_asked_of_a_person() {
     let world = World::start(calm(), 16).await;
-    world.script("builderbot.send_message", 1, Fault::Hang).await;
-    world.hear([(Channel::Builderbot, ANA.to_owned(), "Hola".to_owned())]).await;
+    world
+        .script("builderbot.message_send", 1, Fault::Hang)
+        .await;
+    world
+        .hear([(Channel::Builderbot, ANA.to_owned(), "Hola".to_owned())])
+        .await;
     let dead = "select count(*) from effects where state = 'dead'";
     world.until("dead letters", dead, 1).await;
     assert_eq!(world.sent_to(ANA).len(), 0);
     let listed = world.api.read("/api/effects?state=dead").await;
     let id = listed["data"][0]["id"].as_str().unwrap().to_owned();
     let retry = format!("/api/effects/{id}/retry");
-    crate::harness::app::ok(world.api.post_as("supervisor", &retry, &serde_json::json!({}))).await;
+    crate::harness::app::ok(
+        world
+            .api
+            .post_as("supervisor", &retry, &serde_json::json!({})),
+    )
+    .await;
     world.until("sent", DONE, 1).await;
     assert_eq!(world.sent_to(ANA).len(), 1);
     world.stop().await;

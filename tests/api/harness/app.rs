@@ -9,10 +9,11 @@ use bitacora::clock::Source;
 use bitacora::config::{Config, TextMode};
 use bitacora::ledger::Limits;
 use bitacora::otp::OtpSettings;
+use bitacora::providers::elevenlabs::client::text::Timing;
 use bitacora::providers::http::Policy;
 use bitacora::providers::{Credentials, Secrets, builderbot, elevenlabs, twilio};
 use bitacora::serve::{self, Running};
-use bitacora::{app, telemetry};
+use bitacora::{app, effects, telemetry};
 use chrono::{DateTime, Utc};
 use metrics_exporter_prometheus::PrometheusHandle;
 use rand::SeedableRng;
@@ -67,6 +68,17 @@ pub struct Options {
     pub providers_url: Option<String>,
     /// Two replicas must not draw the same ids.
     pub seed: u64,
+    /// Whether time passes by itself.
+    pub clock: Clock,
+}
+
+/// Whose clock the service goes by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// The test's: it stands still until it is moved.
+    Stands,
+    /// The machine's.
+    Runs,
 }
 
 impl Default for Options {
@@ -77,6 +89,7 @@ impl Default for Options {
             config: |_| {},
             providers_url: None,
             seed: 1,
+            clock: Clock::Stands,
         }
     }
 }
@@ -92,10 +105,20 @@ impl TestApp {
             None => postgres::fresh_database().await,
         };
         let pool = app::connect(&database_url, 12).await.unwrap();
-        let clock = TestClock(Arc::new(AtomicI64::new(BEGINNING_UNIX * 1000)));
+        let began = match options.clock {
+            Clock::Stands => BEGINNING_UNIX * 1000,
+            Clock::Runs => Source::system().now().timestamp_millis(),
+        };
+        let clock = TestClock(Arc::new(AtomicI64::new(began)));
         let source = {
             let clock = clock.clone();
-            Source::new(move || clock.now(), StdRng::seed_from_u64(options.seed))
+            let standing = move || clock.now();
+            let system = Source::system();
+            let rng = StdRng::seed_from_u64(options.seed);
+            match options.clock {
+                Clock::Stands => Source::new(standing, rng),
+                Clock::Runs => Source::new(move || system.now(), rng),
+            }
         };
         let mut config = config();
         (options.config)(&mut config);
@@ -149,6 +172,11 @@ impl TestApp {
 
     pub async fn stop(mut self) {
         self.running.take().unwrap().stop().await;
+    }
+
+    /// The process dies where it stands.
+    pub fn kill(mut self) {
+        self.running.take().unwrap().kill();
     }
 
     // A provider's hand.
@@ -267,6 +295,7 @@ pub fn config() -> Config {
         first_content_sid: None,
         default_agent_id: Some(sandbox::AGENT_COLLECTIONS.to_owned()),
         otp: OtpSettings::default(),
+        effects: effects::Policy::default(),
         batch_poll: Duration::from_secs(10),
         reconcile_every: Duration::from_secs(300),
         reconcile_grace: Duration::from_secs(120),
@@ -334,4 +363,37 @@ fn metrics() -> PrometheusHandle {
     METRICS
         .get_or_init(|| telemetry::start_metrics().unwrap())
         .clone()
+}
+
+/// A worker that waits no longer than it must against the stand-in.
+pub fn hurried() -> effects::Policy {
+    let ms = Duration::from_millis;
+    effects::Policy {
+        lease: ms(1_500),
+        poll: ms(50),
+        outcome_within: ms(200),
+        arrives_within: ms(300),
+        mirrored_within: ms(3_000),
+        look_again: ms(50),
+        timing: Timing {
+            greeting: ms(250),
+            silence: ms(2_000),
+            settling: ms(20),
+            ..Timing::default()
+        },
+        hurry: 50,
+        ..effects::Policy::default()
+    }
+}
+
+/// A stand-in of the providers that knows our secrets, and calls us by the
+/// address that Twilio signs.
+pub fn sandbox_options() -> sandbox::Options {
+    sandbox::Options {
+        elevenlabs_webhook_secret: ELEVENLABS_SECRET.to_owned(),
+        twilio_auth_token: TWILIO_AUTH_TOKEN.to_owned(),
+        builderbot_webhook_token: Some(BUILDERBOT_TOKEN.to_owned()),
+        public_url: Some(PUBLIC_URL.to_owned()),
+        ..sandbox::Options::default()
+    }
 }
