@@ -7,6 +7,7 @@ pub mod batches;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod conversations;
 mod dev;
 pub mod effects;
 pub mod groups;

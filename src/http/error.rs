@@ -215,6 +215,12 @@ impl Failure {
         Self::GatewayTimeout(body)
     }
 
+    /// With another text in `error` than in `message`, where front-ends know it.
+    pub fn naming(mut self, error: &str) -> Self {
+        error.clone_into(&mut self.body_mut().error);
+        self
+    }
+
     /// The code that the answer will carry.
     pub fn code(&self) -> &str {
         match self {
@@ -230,6 +236,23 @@ impl Failure {
             | Self::BadGateway(body)
             | Self::Unavailable(body, _)
             | Self::GatewayTimeout(body) => &body.code,
+        }
+    }
+
+    fn body_mut(&mut self) -> &mut ErrorBody {
+        match self {
+            Self::BadRequest(body)
+            | Self::Unauthorized(body)
+            | Self::Forbidden(body)
+            | Self::NotFound(body)
+            | Self::Conflict(body)
+            | Self::TooLarge(body)
+            | Self::UnsupportedMediaType(body)
+            | Self::TooMany(body, _)
+            | Self::Internal(body)
+            | Self::BadGateway(body)
+            | Self::Unavailable(body, _)
+            | Self::GatewayTimeout(body) => &mut body.0,
         }
     }
 

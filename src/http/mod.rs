@@ -10,6 +10,7 @@ mod batch_order;
 mod batch_view;
 mod body;
 mod context;
+mod conversations;
 mod deliveries;
 mod docs;
 mod documented_body;
@@ -52,6 +53,8 @@ enum Tag {
     Interactions,
     /// Many calls ordered at once, and what became of each.
     Batches,
+    /// What is written with clients by WhatsApp, by the agent or by people.
+    Conversations,
     /// What happened, as it was recorded.
     Ledger,
     /// What is written with clients by WhatsApp, and what we owe them.
@@ -74,6 +77,9 @@ type Apis = (
     interactions::Api,
     batch_calling::Api,
     batch_calls::Api,
+    conversations::Api,
+    conversations::call_completed::Api,
+    conversations::stats::Api,
     ledger::Api,
     deliveries::Api,
     audit::Api,
@@ -93,6 +99,9 @@ fn service() -> OpenApiService<Apis, ()> {
         interactions::Api,
         batch_calling::Api,
         batch_calls::Api,
+        conversations::Api,
+        conversations::call_completed::Api,
+        conversations::stats::Api,
         ledger::Api,
         deliveries::Api,
         audit::Api,
