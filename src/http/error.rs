@@ -38,6 +38,9 @@ pub struct ErrorBody {
     /// provider's words.
     #[oai(skip_serializing_if_is_none)]
     details: Option<serde_json::Value>,
+    /// Of `otp_invalid`: how many guesses are left. The same in `details`.
+    #[oai(skip_serializing_if_is_none)]
+    attempts_left: Option<u32>,
 }
 
 impl poem_openapi::types::Example for ErrorBody {
@@ -52,6 +55,7 @@ impl poem_openapi::types::Example for ErrorBody {
             details: Some(
                 serde_json::json!([{"field": "limit", "message": "must be from 1 to 200"}]),
             ),
+            attempts_left: None,
         }
     }
 }
@@ -71,6 +75,7 @@ impl ErrorBody {
             code: code.to_owned(),
             request_id: context::current().request_id,
             details: None,
+            attempts_left: None,
         })
     }
 }
@@ -93,6 +98,9 @@ pub enum Failure {
     /// The state of things does not allow it.
     #[oai(status = 409)]
     Conflict(Json<ErrorBody>),
+    /// Its time is over.
+    #[oai(status = 410)]
+    Gone(Json<ErrorBody>),
     /// The body is too large.
     #[oai(status = 413)]
     TooLarge(Json<ErrorBody>),
@@ -175,6 +183,19 @@ impl Failure {
         Self::Conflict(ErrorBody::new(code, message))
     }
 
+    /// Its time is over.
+    pub fn gone(code: &str, message: &str) -> Self {
+        Self::Gone(ErrorBody::new(code, message))
+    }
+
+    /// It is another code.
+    pub fn wrong_code(message: &str, attempts_left: u32) -> Self {
+        let mut body = ErrorBody::new("otp_invalid", message);
+        body.0.details = Some(serde_json::json!({"attempts_left": attempts_left}));
+        body.0.attempts_left = Some(attempts_left);
+        Self::BadRequest(body)
+    }
+
     /// The body is larger than `bytes_max`.
     pub fn too_large(bytes_max: usize) -> Self {
         Self::TooLarge(ErrorBody::new(
@@ -190,10 +211,12 @@ impl Failure {
 
     /// Too many requests.
     pub fn too_many(message: &str, retry_after_secs: u64) -> Self {
-        Self::TooMany(
-            ErrorBody::new("too_many_requests", message),
-            retry_after_secs,
-        )
+        Self::limited("too_many_requests", message, retry_after_secs)
+    }
+
+    /// Too many of something that has a name of its own.
+    pub fn limited(code: &str, message: &str, retry_after_secs: u64) -> Self {
+        Self::TooMany(ErrorBody::new(code, message), retry_after_secs)
     }
 
     /// Overloaded, or something we need is away.
@@ -229,6 +252,7 @@ impl Failure {
             | Self::Forbidden(body)
             | Self::NotFound(body)
             | Self::Conflict(body)
+            | Self::Gone(body)
             | Self::TooLarge(body)
             | Self::UnsupportedMediaType(body)
             | Self::TooMany(body, _)

@@ -22,6 +22,7 @@ mod idempotency;
 mod incoming;
 mod interactions;
 mod ledger;
+mod otp;
 mod params;
 mod projections;
 mod range;
@@ -61,6 +62,8 @@ enum Tag {
     Conversations,
     /// Groups of clients, and calling them.
     Groups,
+    /// One-time codes.
+    Otp,
     /// Logins and people.
     Users,
     /// How the service is doing.
@@ -89,6 +92,7 @@ type Apis = (
     groups::calls::Api,
     groups::history::Api,
     effects::Api,
+    otp::Api,
     health::Api,
 );
 
@@ -111,6 +115,7 @@ fn service() -> OpenApiService<Apis, ()> {
         groups::calls::Api,
         groups::history::Api,
         effects::Api,
+        otp::Api,
         health::Api,
     );
     OpenApiService::new(apis, "Bitácora", env!("CARGO_PKG_VERSION")).summary("A contact centre's log").description(

@@ -24,7 +24,7 @@ use crate::clock;
 use crate::ledger::{CommandError, Store};
 
 /// The read models that change with a challenge.
-pub const READ_MODELS: [&str; 3] = ["otp_challenges", "interactions", "audit_log"];
+pub const READ_MODELS: [&str; 4] = ["otp_challenges", "interactions", "effects", "audit_log"];
 
 /// How codes are given out.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,6 +23,7 @@ mod interactions;
 mod ledger;
 mod local_postgres;
 mod openapi;
+mod otp;
 mod privacy;
 mod replicas;
 mod reprocess;

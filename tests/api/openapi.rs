@@ -48,6 +48,8 @@ const ROUTES: &[(&str, &str, &[&str], &str)] = &[
     ("get", "/api/groups/{id}/batch-status/{batchId}", KNOWN, "200"),
     ("get", "/api/groups/{id}/call-history", KNOWN, "200"),
     ("get", "/api/groups/{id}/call-stats", KNOWN, "200"),
+    ("post", "/api/otp", KNOWN, "202"),
+    ("post", "/api/otp/verify", KNOWN, "200"),
     ("post", "/webhooks/elevenlabs/call", ELEVENLABS, "200"),
     ("post", "/webhooks/builderbot/whatsapp", BUILDERBOT, "200"),
     ("post", "/webhooks/twilio/sms/status", TWILIO, "200"),

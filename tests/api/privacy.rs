@@ -47,7 +47,7 @@ impl Write for Captured {
 /// Takes all log lines of this thread, on which the whole service of a test
 /// runs, as they are written in production, but at the level `debug`. One
 /// subscriber for the process: what is enabled is remembered for all threads.
-fn capture() {
+pub fn capture() {
     static SUBSCRIBER: Once = Once::new();
     SUBSCRIBER.call_once(|| {
         let filter = "info,bitacora=debug,bitacora_projections=debug,sqlx=warn,poem=debug";
@@ -61,7 +61,7 @@ fn capture() {
     LOG.set(Some(Vec::new()));
 }
 
-fn captured() -> String {
+pub fn captured() -> String {
     String::from_utf8(LOG.take().unwrap()).unwrap()
 }
 

@@ -14,7 +14,7 @@ use crate::harness::{TestApp, fixture, postgres};
 use crate::ingest::{every_fixture, send_fixture};
 
 /// Two replicas on one database.
-async fn two(configs: [fn(&mut Config); 2]) -> [TestApp; 2] {
+pub async fn two(configs: [fn(&mut Config); 2]) -> [TestApp; 2] {
     let database_url = postgres::fresh_database().await;
     let start = |seed, config| {
         TestApp::with(Options {
