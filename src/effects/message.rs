@@ -5,9 +5,9 @@ use domain::conversation::Template;
 use domain::effect::{Remedy, Sent};
 use domain::{Channel, PhoneNumber, Provider, StreamId};
 use projections::effects::{self, Effect, Request};
-use serde_json::Map;
 
 use super::attempt::{Failure, Outcome, Worker};
+use crate::conversations::template;
 use crate::ledger::events;
 use crate::otp::Otp;
 use crate::providers::http;
@@ -174,7 +174,7 @@ async fn fallback(worker: &Worker<'_>, effect: &Effect) -> anyhow::Result<Option
     let mut conn = worker.app.pool.acquire().await?;
     let context = projections::conversations::context(&mut conn, &effect.lane, 0).await?;
     let name = context.and_then(|context| context.conversation.client_name);
-    Ok(Some(first_template(content_sid, name.as_deref())))
+    Ok(Some(template(content_sid, name.as_deref())))
 }
 
 impl Letter {
@@ -209,17 +209,5 @@ impl Letter {
             content: self.kept.clone(),
             content_sid: self.template.as_ref().map(|it| it.content_sid.clone()),
         })
-    }
-}
-
-/// The template of a first message: its one variable is the client's first
-/// name.
-pub fn first_template(content_sid: String, client_name: Option<&str>) -> Template {
-    let first = client_name.and_then(|name| name.split_whitespace().next());
-    let mut variables = Map::new();
-    variables.insert("1".to_owned(), first.unwrap_or("cliente").into());
-    Template {
-        content_sid,
-        variables,
     }
 }

@@ -270,6 +270,7 @@ impl Failure {
             | Self::Forbidden(body)
             | Self::NotFound(body)
             | Self::Conflict(body)
+            | Self::Gone(body)
             | Self::TooLarge(body)
             | Self::UnsupportedMediaType(body)
             | Self::TooMany(body, _)

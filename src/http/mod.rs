@@ -58,8 +58,6 @@ enum Tag {
     Conversations,
     /// What happened, as it was recorded.
     Ledger,
-    /// What is written with clients by WhatsApp, and what we owe them.
-    Conversations,
     /// Groups of clients, and calling them.
     Groups,
     /// One-time codes.
@@ -76,29 +74,8 @@ const API_BODY_BYTES_MAX: usize = 1 << 20;
 const ORDER_BODY_BYTES_MAX: usize = 32 << 20;
 
 type Apis = (
-    webhooks::Api,
-    interactions::Api,
-    batch_calling::Api,
-    batch_calls::Api,
-    conversations::Api,
-    conversations::call_completed::Api,
-    conversations::stats::Api,
-    ledger::Api,
-    deliveries::Api,
-    audit::Api,
-    projections::Api,
-    users::Api,
-    groups::Api,
-    groups::calls::Api,
-    groups::history::Api,
-    effects::Api,
-    otp::Api,
-    health::Api,
-);
-
-/// The operations, with their documentation.
-fn service() -> OpenApiService<Apis, ()> {
-    let apis = (
+    // What happens.
+    (
         webhooks::Api,
         interactions::Api,
         batch_calling::Api,
@@ -106,6 +83,11 @@ fn service() -> OpenApiService<Apis, ()> {
         conversations::Api,
         conversations::call_completed::Api,
         conversations::stats::Api,
+        effects::Api,
+        otp::Api,
+    ),
+    // Who sees to it.
+    (
         ledger::Api,
         deliveries::Api,
         audit::Api,
@@ -114,9 +96,37 @@ fn service() -> OpenApiService<Apis, ()> {
         groups::Api,
         groups::calls::Api,
         groups::history::Api,
-        effects::Api,
-        otp::Api,
         health::Api,
+    ),
+);
+
+/// The operations, with their documentation.
+fn service() -> OpenApiService<Apis, ()> {
+    let apis = (
+        // What happens.
+        (
+            webhooks::Api,
+            interactions::Api,
+            batch_calling::Api,
+            batch_calls::Api,
+            conversations::Api,
+            conversations::call_completed::Api,
+            conversations::stats::Api,
+            effects::Api,
+            otp::Api,
+        ),
+        // Who sees to it.
+        (
+            ledger::Api,
+            deliveries::Api,
+            audit::Api,
+            projections::Api,
+            users::Api,
+            groups::Api,
+            groups::calls::Api,
+            groups::history::Api,
+            health::Api,
+        ),
     );
     OpenApiService::new(apis, "Bitácora", env!("CARGO_PKG_VERSION")).summary("A contact centre's log").description(
         "Every call, WhatsApp and SMS webhook of a contact centre, as an event on an append-only ledger, and \

@@ -10,6 +10,7 @@ use sqlx::PgConnection;
 
 use crate::facts::*;
 use crate::harness::*;
+use crate::talk::written;
 use crate::talk::*;
 
 const FIRST: &str = "first_rcpt_1";

@@ -32,14 +32,26 @@ async fn a_call_goes_on_by_whatsapp() {
     let world = World::start(calm(), 1).await;
     open_window(&world).await;
     let (status, first) = world.completes("rcpt_1", ANA).await;
-    assert_eq!((status, &first["status"]), (200, &json!("message_sent")), "{first}");
+    assert_eq!(
+        (status, &first["status"]),
+        (200, &json!("message_sent")),
+        "{first}"
+    );
     let sid = first["whatsapp_message_id"].as_str().unwrap();
     assert!(sid.starts_with("SM"));
     let (_, again) = world.completes("rcpt_1", ANA).await;
     assert_eq!(again["whatsapp_message_id"], first["whatsapp_message_id"]);
 
-    world.hears(ANA, "Sí me interesa, ¿cuál es el precio?").await;
-    world.until("answers", "select count(*) from effects where state = 'done'", 3).await;
+    world
+        .hears(ANA, "Sí me interesa, ¿cuál es el precio?")
+        .await;
+    world
+        .until(
+            "answers",
+            "select count(*) from effects where state = 'done'",
+            3,
+        )
+        .await;
     world.until_settled().await;
     world.sandbox.settle().await;
     world.workers[0].settle().await;
@@ -48,7 +60,10 @@ async fn a_call_goes_on_by_whatsapp() {
     assert_eq!(conversation["status"], "active");
     assert_eq!(conversation["client_name"], "Ana García");
     let texts = texts(&conversation);
-    let directions: Vec<_> = texts.iter().map(|(direction, _)| direction.as_str()).collect();
+    let directions: Vec<_> = texts
+        .iter()
+        .map(|(direction, _)| direction.as_str())
+        .collect();
     assert_eq!(directions, ["outbound", "inbound", "outbound"]);
     assert!(texts[0].1.starts_with("¡Hola Ana!"), "{}", texts[0].1);
     assert!(texts[2].1.contains("120.000 pesos"), "{}", texts[2].1);
@@ -66,9 +81,8 @@ async fn a_person_takes_over_and_gives_back() {
     open_window(&world).await;
     world.completes("rcpt_1", ANA).await;
     let path = |action: &str| format!("/api/conversations/{ANA}/{action}");
-    let post = |action: &str, body: Value| {
-        ok(world.api.post_as("supervisor", &path(action), &body))
-    };
+    let post =
+        |action: &str, body: Value| ok(world.api.post_as("supervisor", &path(action), &body));
     post("escalate", json!({"reason": "pide una persona"})).await;
     world.hears(ANA, "¿Hay alguien?").await;
     let inbound = "select count(*) from conversation_messages where direction = 'inbound'";
@@ -85,7 +99,10 @@ async fn a_person_takes_over_and_gives_back() {
     let truth = world.sandbox.truth();
     let session = truth.conversations.iter().find(|it| it.text_only).unwrap();
     let context = session.context.join("\n");
-    assert!(context.contains("Asesor: Hola Ana, le escribe Luis."), "{context}");
+    assert!(
+        context.contains("Asesor: Hola Ana, le escribe Luis."),
+        "{context}"
+    );
     assert!(context.contains("Cliente: ¿Hay alguien?"), "{context}");
     post("close", json!({})).await;
     assert_eq!(world.conversation(ANA).await["status"], "closed");
@@ -102,7 +119,10 @@ async fn one_session_serves_a_conversation_and_another_worker_goes_on_with_its_h
     }
     let sessions = |world: &World| {
         let truth = world.sandbox.truth().conversations;
-        truth.into_iter().filter(|it| it.text_only).collect::<Vec<_>>()
+        truth
+            .into_iter()
+            .filter(|it| it.text_only)
+            .collect::<Vec<_>>()
     };
     assert_eq!(sessions(&world).len(), 1);
     assert_eq!(sessions(&world)[0].user_messages, ["uno", "dos", "tres"]);
@@ -148,7 +168,11 @@ async fn who_writes_stop_is_left_alone() {
     world.until("inbound", inbound, 2).await;
     world.until_settled().await;
     let (status, refused) = world.completes("rcpt_2", ANA).await;
-    assert_eq!((status, &refused["code"]), (409, &json!("opted_out")), "{refused}");
+    assert_eq!(
+        (status, &refused["code"]),
+        (409, &json!("opted_out")),
+        "{refused}"
+    );
     let path = format!("/api/conversations/{ANA}/messages");
     let body = json!({"content": "¿Seguro?"});
     let (status, _) = answer(world.api.post_as("supervisor", &path, &body)).await;
@@ -157,14 +181,22 @@ async fn who_writes_stop_is_left_alone() {
     world.hears(ANA, "START").await;
     world.until("opted in", opted_out, 0).await;
     world.hears(ANA, "Hola otra vez").await;
-    world.until("answers", "select count(*) from effects where kind = 'turn' and state = 'done'", 1).await;
+    world
+        .until(
+            "answers",
+            "select count(*) from effects where kind = 'turn' and state = 'done'",
+            1,
+        )
+        .await;
     world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn builderbot_is_answered_by_builderbot_and_pictures_are_seen() {
     let world = World::start(calm(), 6).await;
-    world.hear([(Channel::Builderbot, ANA.to_owned(), "Hola".to_owned())]).await;
+    world
+        .hear([(Channel::Builderbot, ANA.to_owned(), "Hola".to_owned())])
+        .await;
     let answered = "select count(*) from effects where kind = 'message' and state = 'done'";
     world.until("answers", answered, 1).await;
     let inbound = vec![Inbound {
@@ -172,18 +204,34 @@ async fn builderbot_is_answered_by_builderbot_and_pictures_are_seen() {
         media: Some("image/png".to_owned()),
         ..Inbound::default()
     }];
-    world.control(Control { inbound, ..Control::default() }).await;
+    world
+        .control(Control {
+            inbound,
+            ..Control::default()
+        })
+        .await;
     world.until("answers", answered, 2).await;
     world.sandbox.settle().await;
     world.until_settled().await;
     let sent = &world.sent()[ANA];
-    let ways: Vec<_> = sent.iter().map(|message| message.provider.as_str()).collect();
+    let ways: Vec<_> = sent
+        .iter()
+        .map(|message| message.provider.as_str())
+        .collect();
     // The truth lists Twilio's messages first.
     assert_eq!(ways, ["twilio", "builderbot"]);
-    assert!(sent[0].body.contains("[El cliente envió una imagen]"), "{}", sent[0].body);
+    assert!(
+        sent[0].body.contains("[El cliente envió una imagen]"),
+        "{}",
+        sent[0].body
+    );
     let conversation = world.conversation(ANA).await;
     let shown = texts(&conversation);
-    assert_eq!(shown.len(), 4, "builderbot's own word of our message is that message: {shown:?}");
+    assert_eq!(
+        shown.len(),
+        4,
+        "builderbot's own word of our message is that message: {shown:?}"
+    );
     assert_eq!(conversation["messages"][2]["kind"], "image");
     world.stop().await;
 }
