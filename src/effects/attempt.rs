@@ -359,10 +359,11 @@ impl Failure {
             message: words
                 .filter(|words| !words.is_empty())
                 .unwrap_or_else(|| error.to_string()),
-            remedy: match error {
-                _ if error.is_passing() => Remedy::Retry,
-                http::Error::NotConfigured => Remedy::DeadLetter,
-                _ => refusals::remedy(code.as_deref().unwrap_or_default()),
+            // The code says more than the status: a daily cap is a 429 too.
+            remedy: match refusals::known(code.as_deref().unwrap_or_default()) {
+                Some(remedy) => remedy,
+                None if error.is_passing() => Remedy::Retry,
+                None => Remedy::DeadLetter,
             },
             retry_after: match error {
                 http::Error::RateLimited { retry_after, .. } => *retry_after,

@@ -12,9 +12,15 @@ use Remedy::{DeadLetter, OptOut, Retry, Template};
 /// What helps against a refusal, by its code. What is not known is for a
 /// person to look at.
 pub fn remedy(code: &str) -> Remedy {
-    let code: Option<u32> = code.trim().parse().ok();
-    let known = REFUSALS.iter().find(|(known, ..)| Some(*known) == code);
-    known.map_or(DeadLetter, |(_, remedy, _)| *remedy)
+    known(code).unwrap_or(DeadLetter)
+}
+
+/// What helps against a refusal, where its code is known.
+pub fn known(code: &str) -> Option<Remedy> {
+    let code: u32 = code.trim().parse().ok()?;
+    let mut refusals = REFUSALS.iter();
+    let known = refusals.find(|(known, ..)| *known == code);
+    known.map(|(_, remedy, _)| *remedy)
 }
 
 /// Every code that a message may meet: what helps, and why.

@@ -5,74 +5,100 @@ use std::collections::BTreeMap;
 
 use bitacora::providers::twilio::refusals::{REFUSALS, remedy};
 use domain::effect::Remedy;
-use sandbox::Control;
+use sandbox::{Control, Fault};
 use serde_json::json;
 
 use super::{World, calm};
 
-/// What the stand-in can raise when it is asked, and what it tells later.
-async fn outcomes(world: &World, code: u32, at: usize) -> String {
-    let phone = format!("+57310{at:07}");
-    let messages = BTreeMap::from([(phone.clone(), Some(code))]);
-    let open_window = vec![phone.clone()];
-    world
-        .control(Control {
-            messages,
-            open_window,
-            ..Control::default()
-        })
-        .await;
-    let (_, answer) = world.completes(&format!("rcpt_{at}"), &phone).await;
-    let settled = format!(
-        "select count(*) from events where event_type in ('effect.failed', 'effect.bounced')
-          and aggregate_id = '{}' and payload ->> 'code' = '{code}'",
-        domain::effect::first_message_id(&format!("rcpt_{at}")),
-    );
-    world
-        .until(
-            &format!("refusals by {code}, answered {answer}"),
-            &settled,
-            1,
-        )
-        .await;
-    let sql = "select payload ->> 'remedy' from events
-               where event_type in ('effect.failed', 'effect.bounced') and aggregate_id = $1
-               order by position limit 1";
-    let decided: String = sqlx::query_scalar(sql)
-        .bind(domain::effect::first_message_id(&format!("rcpt_{at}")))
-        .fetch_one(&world.api.pool)
-        .await
-        .unwrap();
-    // Or a remedy that tries again would go on for ever.
-    let messages = BTreeMap::from([(phone, None)]);
-    world
-        .control(Control {
-            messages,
-            ..Control::default()
-        })
-        .await;
-    decided
-}
+/// Raised by the account or by Twilio itself, and not by a number.
+const OF_ANY_REQUEST: [u32; 5] = [20003, 20404, 20429, 20500, 20503];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_refusal_leads_to_what_the_table_says() {
     let world = World::start(calm(), 21).await;
-    // Raised by the sandbox for a number; the others need another request than ours.
-    let not_ours = [20003, 20404, 20429, 20500, 20503];
-    for (at, (code, expected, _)) in REFUSALS.iter().enumerate() {
-        if not_ours.contains(code) {
-            continue;
-        }
-        let decided = outcomes(&world, *code, at).await;
+    let codes = REFUSALS.iter().map(|(code, ..)| *code);
+    let codes: Vec<_> = codes
+        .filter(|code| !OF_ANY_REQUEST.contains(code))
+        .collect();
+    let phone = |code: &u32| format!("+5731000{code}");
+    let messages = codes.iter().map(|code| (phone(code), Some(*code)));
+    world
+        .control(Control {
+            messages: messages.collect(),
+            open_window: codes.iter().map(phone).collect(),
+            ..Control::default()
+        })
+        .await;
+    let recipients = codes.iter().map(|code| (code.to_string(), phone(code)));
+    let recipients: Vec<_> = recipients.collect();
+    let calls = recipients
+        .iter()
+        .map(|(code, phone)| world.completes(code, phone));
+    futures_util::future::join_all(calls).await;
+    let decided = "select count(distinct aggregate_id) from events
+                   where event_type in ('effect.failed', 'effect.bounced')";
+    world
+        .until("decisions", decided, i64::try_from(codes.len()).unwrap())
+        .await;
+    for code in &codes {
+        let sql = "select payload ->> 'code', payload ->> 'remedy' from events
+                   where event_type in ('effect.failed', 'effect.bounced') and aggregate_id = $1
+                   order by position limit 1";
+        let first: (String, String) = sqlx::query_as(sql)
+            .bind(domain::effect::first_message_id(&code.to_string()))
+            .fetch_one(&world.api.pool)
+            .await
+            .unwrap();
         // There is no template to send in this world.
-        let expected = match expected {
+        let expected = match remedy(&code.to_string()) {
             Remedy::Template => Remedy::DeadLetter,
-            expected => *expected,
+            expected => expected,
         };
-        assert_eq!(decided, expected.as_str(), "{code}");
-        assert_eq!(remedy(&code.to_string()), REFUSALS[at].1);
+        assert_eq!(first, (code.to_string(), expected.to_string()));
     }
     world.until_settled().await;
+    let standing: Vec<(String, i64)> =
+        sqlx::query_as("select state, count(*) from effects group by 1")
+            .fetch_all(&world.api.pool)
+            .await
+            .unwrap();
+    assert_eq!(
+        standing,
+        [("dead".to_owned(), codes.len() as i64)],
+        "a retry ends too"
+    );
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_of_any_request_are_tried_again_where_that_may_help() {
+    let world = World::start(calm(), 24).await;
+    for (at, (status, code)) in [
+        (401, 20003),
+        (404, 20404),
+        (429, 20429),
+        (500, 20500),
+        (503, 20503),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let phone = format!("+57310{at:07}");
+        let open_window = vec![phone.clone()];
+        world
+            .control(Control {
+                open_window,
+                ..Control::default()
+            })
+            .await;
+        world
+            .script("twilio.message_create", 1, Fault::Refuse(status))
+            .await;
+        let (answered, body) = world.completes(&code.to_string(), &phone).await;
+        let helps = remedy(&code.to_string()) == Remedy::Retry;
+        assert_eq!(answered, if helps { 200 } else { 502 }, "{code}: {body}");
+        assert_eq!(world.sent_to(&phone).len(), usize::from(helps), "{code}");
+    }
     world.stop().await;
 }
 
