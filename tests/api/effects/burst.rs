@@ -8,7 +8,6 @@ use rand::{Rng, SeedableRng};
 use sandbox::{Channel, Rates};
 
 use super::{World, calm};
-use crate::harness::read_models::assert_equal_a_rebuild;
 
 /// What each person wrote, in the order in which the ledger has it.
 async fn heard(world: &World) -> BTreeMap<String, Vec<String>> {
@@ -76,8 +75,7 @@ async fn burst(seed: u64, phones: usize, messages: usize, rates: Rates) {
     }
     let dead = "select count(*) from effects where state not in ('done')";
     world.until("effects not done", dead, 0).await;
-    assert_equal_a_rebuild(&world.api.pool).await;
-    world.stop().await;
+    world.stop_and_compare().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -106,7 +106,7 @@ async fn a_person_takes_over_and_gives_back() {
     assert!(context.contains("Cliente: ¿Hay alguien?"), "{context}");
     post("close", json!({})).await;
     assert_eq!(world.conversation(ANA).await["status"], "closed");
-    world.stop().await;
+    world.stop_and_compare().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -233,5 +233,5 @@ async fn builderbot_is_answered_by_builderbot_and_pictures_are_seen() {
         "builderbot's own word of our message is that message: {shown:?}"
     );
     assert_eq!(conversation["messages"][2]["kind"], "image");
-    world.stop().await;
+    world.stop_and_compare().await;
 }

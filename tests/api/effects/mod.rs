@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::harness::TestApp;
 use crate::harness::app::{Clock, Options, answer, hurried, ok};
 use crate::harness::postgres::fresh_database;
+use crate::harness::read_models::assert_equal_a_rebuild;
 
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -229,8 +230,18 @@ impl World {
         for worker in self.workers {
             worker.stop().await;
         }
-        self.api.stop().await;
         self.sandbox.stop().await;
+        self.api.stop().await;
+    }
+
+    /// Stops everything, and folds the whole ledger anew: the rows are the same.
+    async fn stop_and_compare(mut self) {
+        for worker in std::mem::take(&mut self.workers) {
+            worker.stop().await;
+        }
+        self.sandbox.stop().await;
+        assert_equal_a_rebuild(&self.api.pool).await;
+        self.api.stop().await;
     }
 }
 
