@@ -61,6 +61,9 @@ pub struct DevSettings {
     rates: Rates,
 }
 
+/// A template: the sandbox takes any.
+const TEMPLATE: &str = "HX00000000000000000000000000000001";
+
 /// Serves on a sandbox until told to stop.
 ///
 /// # Errors
@@ -134,6 +137,8 @@ fn point_at(serve: &mut ServeSettings, options: &Options, url: &str) {
     serve.builderbot_project_id = Some(options.builderbot_project_id.clone());
     serve.builderbot_reply = true;
     serve.whatsapp_agent_id = Some(AGENT_COLLECTIONS.to_owned());
+    // The sandbox keeps WhatsApp's window: nobody may be written to freely first.
+    serve.whatsapp_first_content_sid = Some(TEMPLATE.to_owned());
 }
 
 async fn start_sandbox(options: Options) -> anyhow::Result<Sandbox> {

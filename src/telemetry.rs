@@ -83,6 +83,14 @@ fn describe() {
         Unit::Seconds,
         "Age of the oldest event that a projection has not folded yet"
     );
+    describe_counter!(
+        "bitacora_effect_attempts_total",
+        "Attempts to send a message or to ask the agent, by kind and outcome"
+    );
+    describe_gauge!(
+        "bitacora_effects",
+        "What we owe the outside: waiting, active, failed (dead letters)"
+    );
     describe_histogram!(
         "bitacora_http_request_seconds",
         Unit::Seconds,

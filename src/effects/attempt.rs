@@ -221,6 +221,9 @@ impl Worker<'_> {
         attempt: u32,
         outcome: Outcome,
     ) -> anyhow::Result<Step> {
+        let (kind, word) = (effect.kind.as_str(), outcome.word());
+        metrics::counter!("bitacora_effect_attempts_total", "kind" => kind, "outcome" => word)
+            .increment(1);
         match outcome {
             Outcome::Sent(sent) => {
                 let sent = || Command::ReportSent(sent.clone());
@@ -333,6 +336,17 @@ impl Worker<'_> {
     fn is_alone_for(&self) -> Duration {
         let policy = self.policy();
         policy.send_within + self.app.config.twilio.policy.one_request() + policy.outcome_within
+    }
+}
+
+impl Outcome {
+    const fn word(&self) -> &'static str {
+        match self {
+            Self::Sent(_) => "sent",
+            Self::Answered(_) => "answered",
+            Self::Failed(_) => "failed",
+            Self::Uncertain(_) => "uncertain",
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use projections::effects::QueueCounts;
 use projections::{Progress, engine::Rebuild};
 
 use crate::app::App;
@@ -115,7 +116,21 @@ pub async fn measure(app: Arc<App>) {
                     .set(status.lag_seconds);
             }
         }
+        if let Ok(counts) = queue_counts(&app).await {
+            for (state, count) in [
+                ("waiting", counts.waiting),
+                ("active", counts.active),
+                ("failed", counts.failed),
+            ] {
+                metrics::gauge!("bitacora_effects", "state" => state).set(count as f64);
+            }
+        }
         app.metrics.run_upkeep();
         tokio::time::sleep(MEASURE_INTERVAL).await;
     }
+}
+
+async fn queue_counts(app: &App) -> sqlx::Result<QueueCounts> {
+    let mut conn = app.pool.acquire().await?;
+    projections::effects::queue_counts(&mut conn, app.source.now()).await
 }

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Runs a campaign of 200 calls on the providers' sandbox and checks every one.
+"""Runs a campaign of 200 calls on the providers' sandbox, goes on by WhatsApp, and checks it all.
 
     campaign.py [PROGRAM]
 
 It talks to the service of `make run` at localhost:3000 (PORT), as any client would; where none
 runs, it starts one by `PROGRAM dev` and stops it again. Some calls fail, some meet a voicemail,
-and some webhooks come late, twice, or never. At the end it compares what Bitacora says with what
-the sandbox really did (GET /sandbox/truth), and ends with 1 if they differ. Python 3 alone.
+and some webhooks come late, twice, or never. Then some who were reached get a WhatsApp message and
+answer it (chats.py). At the end it compares what Bitacora says with what the sandbox really did (GET /sandbox/truth), and ends with 1 if they differ. Python 3 alone.
 """
 
 import base64
@@ -19,6 +19,8 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from contextlib import contextmanager
+
+from chats import Chats
 
 SERVICE = f"http://localhost:{os.environ.get('PORT') or 3000}"
 SANDBOX = f"http://127.0.0.1:{os.environ.get('SANDBOX_PORT') or 4010}"
@@ -63,9 +65,12 @@ class Service:
         self.headers = {"X-Service-Token": token.split(",")[0]}
 
     def call(self, method, path, body=None):
+        return self.raw(method, path, body)["data"]
+
+    def raw(self, method, path, body=None):
         try:
             with request(method, SERVICE + path, body, self.headers) as answer:
-                return json.load(answer)["data"]
+                return json.load(answer)
         except urllib.error.HTTPError as error:
             raise Failed(f"{method} {path} was answered {error.code}: {error.read().decode()}")
 
@@ -226,9 +231,26 @@ def sandbox_truth():
         return json.load(answer)
 
 
+def control(change):
+    request("POST", f"{SANDBOX}/sandbox/control", change).close()
+
+
 def misbehave(how):
     kinds = ("elevenlabs.transcription", "elevenlabs.failure")
-    request("POST", f"{SANDBOX}/sandbox/control", {"webhook_rates": {k: how for k in kinds}}).close()
+    control({"webhook_rates": {kind: how for kind in kinds}})
+
+
+def go_on(service, batch, data):
+    """The calls go on by WhatsApp; returns how many conversations differ."""
+    chats = Chats(service, control, sandbox_truth, Progress())
+    called = service.call("GET", f"/api/batch-calling/{batch}")
+    try:
+        phones = chats.go_on(called, data["recipients"])
+    except TimeoutError as error:
+        raise Failed(str(error))
+    differing = chats.compare(phones)
+    chats.show(phones[0])
+    return differing
 
 
 def campaign():
@@ -249,10 +271,11 @@ def campaign():
     truth = sandbox_truth()
     differing = compare(service, group, data, truth, really)
     tell_of_webhooks(truth, really)
+    differing += go_on(service, batch, data)
     print(f"\nLook around: {SERVICE}/api/docs")
     if differing:
         raise Failed(f"{differing} lines differ (seed {truth['seed']})")
-    print("Every recipient ended in the right state.")
+    print("Every recipient ended in the right state, and every message is where it belongs.")
 
 
 def main():

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.."
 
 work=$(mktemp -d)
 chmod 755 "$work"
-export DATA_DIR="$work/data" PORT="${TOUR_PORT:-3000}"
+export DATA_DIR="$work/data" PORT="${TOUR_PORT:-3000}" SANDBOX_PORT="${TOUR_SANDBOX_PORT:-4010}"
 service=
 finish() {
   [ -z "$service" ] || { kill -TERM "$service" 2> /dev/null && wait "$service"; } || true
@@ -14,7 +14,7 @@ finish() {
 }
 trap finish EXIT
 
-./target/release/bitacora serve > "$work/out" 2> "$work/err" &
+./target/release/bitacora dev > "$work/out" 2> "$work/err" &
 service=$!
 for _ in $(seq 100); do
   curl -fsS "http://localhost:$PORT/readyz" > /dev/null 2>&1 && break
@@ -27,7 +27,7 @@ cat "$work/out"
 awk '/^## Five minutes/ {in_tour = 1; next} /^## / {in_tour = 0}
      in_tour && /^```sh/ {in_block = 1; next} /^```/ {in_block = 0}
      in_tour && in_block' README.md > "$work/tour.sh"
-sed -i -e "s#\.bitacora/#$DATA_DIR/#g" -e "s#localhost:3000#localhost:$PORT#g" "$work/tour.sh"
+sed -i -e "s#\.bitacora/#$DATA_DIR/#g" -e "s#localhost:3000#localhost:$PORT#g" -e "s#localhost:4010#localhost:$SANDBOX_PORT#g" "$work/tour.sh"
 ADMIN_PASSWORD=$(sed -n 's/^First login:.*password: \([^ ]*\).*/\1/p' "$work/out")
 export ADMIN_PASSWORD
 bash -euo pipefail -x "$work/tour.sh"
