@@ -653,7 +653,7 @@ async fn the_sms_its_callbacks_and_the_verification_are_one_interaction() {
 
 /// Every cell of every table that holds a text as a word of its own. Times
 /// are left out: their fractions may be any digits.
-async fn cells_with(pool: &PgPool, word: &str) -> Vec<String> {
+pub async fn cells_with(pool: &PgPool, word: &str) -> Vec<String> {
     let columns: Vec<(String, String, String)> = sqlx::query_as(
         "select table_name::text, column_name::text, data_type::text
            from information_schema.columns

@@ -2,6 +2,7 @@
 //! contract, sections 6 and 7; DESIGN, decision 9.
 
 mod burst;
+mod codes;
 mod conversations;
 mod refusals;
 mod uncertain;
