@@ -116,7 +116,7 @@ pub async fn start(
         phone_number,
         message: FirstMessage {
             effect_id: effect_id.clone(),
-            ..first_message::compose(&call, first_content_sid(app))
+            ..first_message::compose(&call, app.config.first_content_sid.clone())
         },
         call,
         requested_by: metadata.get("actor").cloned().unwrap_or_default(),
@@ -132,11 +132,6 @@ pub async fn start(
         effect_id,
         position,
     })
-}
-
-/// The template for first messages, where one is set.
-fn first_content_sid(_app: &App) -> Option<String> {
-    None
 }
 
 /// The call with what its report says of it, where that is known.
