@@ -14,6 +14,7 @@ mod harness;
 mod audit;
 mod batches;
 mod commands;
+mod conversations;
 mod crash;
 mod effects;
 mod errors;

@@ -23,7 +23,7 @@ const KNOWN: &[&str] = &["person", "service"];
 const SERVICE: &[&str] = &["service"];
 const STREAM: &[&str] = &["person", "person_in_query", "service"];
 
-/// The routes of the contract's sections 0, 1, 2, 4 and 8, and those for people.
+/// The routes of the contract's sections 0, 1, 2, 4, 6 and 8, and those for people.
 #[rustfmt::skip]
 const ROUTES: &[(&str, &str, &[&str], &str)] = &[
     ("get", "/health", PUBLIC, "200"),
@@ -59,6 +59,14 @@ const ROUTES: &[(&str, &str, &[&str], &str)] = &[
     ("get", "/api/interactions", KNOWN, "200"),
     ("get", "/api/interactions/{id}", KNOWN, "200"),
     ("get", "/api/interactions/{id}/audio", KNOWN, "200"),
+    ("post", "/api/call-completed", KNOWN, "200"),
+    ("get", "/api/conversations", KNOWN, "200"),
+    ("get", "/api/conversations/{phoneNumber}", KNOWN, "200"),
+    ("post", "/api/conversations/{phoneNumber}/close", KNOWN, "200"),
+    ("post", "/api/conversations/{phoneNumber}/escalate", KNOWN, "200"),
+    ("post", "/api/conversations/{phoneNumber}/resume", KNOWN, "200"),
+    ("post", "/api/conversations/{phoneNumber}/messages", KNOWN, "200"),
+    ("get", "/api/stats", KNOWN, "200"),
     ("get", "/api/ledger/events", KNOWN, "200"),
     ("get", "/api/ledger/stream", STREAM, "200"),
     ("get", "/api/deliveries", KNOWN, "200"),
@@ -135,7 +143,15 @@ fn every_route_is_documented_with_its_answers_and_its_credentials() {
 #[test]
 fn answers_have_examples() {
     let document: Value = serde_json::from_str(&bitacora::http::openapi()).unwrap();
-    for name in ["Ack", "Error", "Interaction", "Reprocessed", "User"] {
+    for name in [
+        "Ack",
+        "Conversation",
+        "ConversationBegun",
+        "Error",
+        "Interaction",
+        "Reprocessed",
+        "User",
+    ] {
         let schema = &document["components"]["schemas"][name];
         let (fields, example) = (&schema["properties"], &schema["example"]);
         assert!(example.is_object(), "{name}");

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use bitacora::ledger::{deliveries, events};
 use chrono::{DateTime, Utc};
+use domain::conversation::Status;
 use domain::{Channel, Direction, Provider};
-use projections::{audit_log, interactions, users};
+use projections::{audit_log, conversations, interactions, users};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgConnection, PgPool};
 use uuid::Uuid;
@@ -14,6 +15,8 @@ use uuid::Uuid;
 use crate::harness::postgres;
 
 const ROWS: i64 = 1_000_000;
+/// Conversations, and messages in one of them.
+const TALKS: i64 = 200_000;
 /// What a page may read: the interactions of the rarest filter, or of the
 /// rare words of a search.
 const ROWS_READ_MAX: i64 = 60_000;
@@ -74,6 +77,32 @@ async fn every_list_reads_few_rows_of_a_million() {
             wrong.extend(reads_much(&pool, &format!("{filter:?} {before:?}"), list).await);
         }
     }
+    for filter in conversation_filters() {
+        for after in [None, Some(TALKS / 2)] {
+            let cursor = after.map(|n| conversations::Cursor {
+                last_message_at: at(n),
+                id: "x".into(),
+            });
+            let list = async || {
+                let mut conn = pool.acquire().await.unwrap();
+                let list = conversations::list(&mut conn, &filter, cursor.as_ref(), LIMIT);
+                list.await.unwrap().len()
+            };
+            wrong.extend(reads_much(&pool, &format!("{filter:?} {after:?}"), list).await);
+        }
+    }
+    let newest = async || {
+        let mut conn = pool.acquire().await.unwrap();
+        let newest = conversations::newest(&mut conn, "t1", LIMIT);
+        newest.await.unwrap().len()
+    };
+    wrong.extend(reads_much(&pool, "the newest messages", newest).await);
+    let day = async || {
+        let mut conn = pool.acquire().await.unwrap();
+        let day = conversations::between(&mut conn, at(0), at(86_400)).await;
+        usize::try_from(day.unwrap().sent).unwrap()
+    };
+    wrong.extend(reads_much(&pool, "the numbers of a day", day).await);
     for after in [None, Some(5_000)] {
         let list = async || {
             let mut conn = pool.acquire().await.unwrap();
@@ -194,6 +223,20 @@ fn interaction_filters() -> Vec<interactions::Filter> {
     ])
 }
 
+fn conversation_filters() -> Vec<conversations::Filter> {
+    filters(&[
+        |_| {},
+        |f| f.status = Some(Status::Active),
+        |f| f.status = Some(Status::Escalated),
+        |f| f.status = Some(Status::Closed),
+        |f| f.ids = Some(vec!["t77".into(), "nobody".into()]),
+        |f| f.name = text("rarisima"),
+        |f| f.name = text("mundo"),
+        |f| f.name = text("desconocida"),
+        |f| (f.status, f.name) = (Some(Status::Escalated), text("mundo")),
+    ])
+}
+
 fn audit_filters() -> Vec<audit_log::Filter> {
     filters(&[
         |_| {},
@@ -274,7 +317,8 @@ fn fill_read_models() -> String {
         create temp table kept_indexes as
             select indexdef, format('drop index %I', indexname) as dropping from pg_indexes
             where schemaname = 'public' and indexdef not like 'CREATE UNIQUE%'
-              and tablename in ('interactions', 'call_details', 'messages', 'audit_log');
+              and tablename in ('interactions', 'call_details', 'messages', 'audit_log',
+                  'conversation_state', 'conversation_messages');
         do $$ declare doing text; begin
             for doing in select dropping from kept_indexes loop execute doing; end loop;
         end $$;
@@ -308,6 +352,21 @@ fn fill_read_models() -> String {
         insert into audit_log (position, occurred_at, recorded_at, actor, action, outcome)
         select n, pg_temp.at(n), pg_temp.at(n), 'user:' || n % 500, (array['login','reveal'])[1 + n % 2], 'ok'
         from generate_series(1, {ROWS}) as n;
+        insert into conversation_state (id, phone_number, phone_key, status, started_at,
+            last_message_at, message_count, metadata, opted_out, told, search)
+        select 't' || n, '+57' || n, 'phone_' || n,
+            case when n % 40000 = 7 then 'closed' when n % 50 = 7 then 'escalated' else 'active' end,
+            pg_temp.at(n), pg_temp.at(n), 1, '{{}}', false, '{{}}', search
+        from generate_series(1, {TALKS}) as n
+        join words on word = case when n % 10000 = 6 then 'rarisima' else 'palabra' || n % 5000 end;
+        insert into conversation_messages (id, conversation_id, direction, content, metadata, kind,
+            media, status, author, created_at, position, part)
+        select 'm' || n, 't' || case when n % 2 = 0 then 1 else n end, 'inbound', 'Hola', '{{}}', 'text',
+            '[]', 'received', 'client', pg_temp.at(n), n, 0
+        from generate_series(1, {TALKS}) as n;
+        insert into conversation_quarters
+        select to_timestamp(900 * n), 1, 1, 1, 1, 1, 1, 1
+        from generate_series(1888000, 1898000) as n;
         insert into users (id, name, email, role, created_at)
         select n, 'Ana', n || '@example.com', 'agent', pg_temp.at(n) from generate_series(1, 10000) as n;
         do $$ declare doing text; begin
