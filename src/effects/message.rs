@@ -6,7 +6,8 @@ use domain::effect::{Remedy, Sent};
 use domain::{Channel, PhoneNumber, Provider, StreamId};
 use projections::effects::{self, Effect, Request};
 
-use super::attempt::{Failure, Outcome, Worker};
+use super::attempt::Worker;
+use super::outcome::{Failure, Outcome};
 use crate::conversations::template;
 use crate::ledger::events;
 use crate::otp::Otp;

@@ -17,6 +17,7 @@
 mod attempt;
 mod lane;
 mod message;
+mod outcome;
 mod schedule;
 mod sessions;
 mod turn;

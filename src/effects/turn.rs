@@ -11,7 +11,8 @@ use projections::effects::{self, Effect, Request};
 use projections::interactions;
 use serde_json::{Map, Value};
 
-use super::attempt::{Failure, Outcome, Worker, part_id};
+use super::attempt::{Worker, part_id};
+use super::outcome::{Failure, Outcome};
 use super::sessions::Kept;
 use crate::config::TextMode;
 use crate::providers::elevenlabs::client::text::{Opening, TurnError};
@@ -56,9 +57,14 @@ pub(super) async fn ask(
         agent_id,
         context,
     };
-    let answer = match worker.app.config.text_mode {
-        TextMode::Websocket => in_session(worker, &question).await,
-        TextMode::Http => by_http(worker, &question).await,
+    let answer = match (worker.app.config.text_mode, question.call()) {
+        (TextMode::Websocket, _) => in_session(worker, &question).await,
+        (TextMode::Http, Some(call)) => by_http(worker, call, question.said).await,
+        (TextMode::Http, None) => {
+            let words =
+                "no call with this client is known, and ELEVENLABS_TEXT_MODE=http goes on with one";
+            return Ok(Outcome::Failed(Failure::ours(Remedy::DeadLetter, words)));
+        }
     };
     Ok(match answer {
         Ok((answer, session_id)) => question.answered(attempt, &answer, session_id),
@@ -113,14 +119,11 @@ async fn open(worker: &Worker<'_>, question: &Question<'_>) -> Result<Kept, Turn
 /// today (PROVIDERS.md, section 2.5).
 async fn by_http(
     worker: &Worker<'_>,
-    question: &Question<'_>,
+    call: &str,
+    said: &str,
 ) -> Result<(String, Option<String>), TurnError> {
-    let known = question.context.as_ref();
-    let call = known.and_then(|it| it.conversation.elevenlabs_conversation_id.clone());
-    let conversation_id = call.unwrap_or_default();
-    let client = &worker.app.elevenlabs;
-    let answer = client.message(&conversation_id, question.said).await?;
-    Ok((answer, Some(conversation_id)))
+    let answer = worker.app.elevenlabs.message(call, said).await?;
+    Ok((answer, Some(call.to_owned())))
 }
 
 async fn read_context(worker: &Worker<'_>, effect: &Effect) -> anyhow::Result<Option<Context>> {
@@ -159,6 +162,12 @@ async fn agent(
 }
 
 impl Question<'_> {
+    /// The provider's id of the call that goes on.
+    fn call(&self) -> Option<&str> {
+        let conversation = &self.context.as_ref()?.conversation;
+        conversation.elevenlabs_conversation_id.as_deref()
+    }
+
     /// What the agent's prompt may use.
     fn variables(&self) -> Map<String, Value> {
         let Some(context) = &self.context else {
