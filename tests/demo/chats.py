@@ -17,6 +17,12 @@ RATES = {"phone_answers": 1.0, "phone_replies": REPLIES, "phone_media": 0.1,
 NOBODY_ANSWERS = {"phone_replies": 0, "phone_media": 0.0}
 
 
+def name_of(recipient):
+    """As the replaced backend does it."""
+    variables = recipient.get("variables") or {}
+    return recipient.get("name") or variables.get("name") or "Cliente"
+
+
 class Chats:
     def __init__(self, service, control, truth, progress):
         self.service, self.control, self.truth, self.progress = service, control, truth, progress
@@ -33,7 +39,7 @@ class Chats:
                     "id": recipient["id"], "phone_number": recipient["phone_number"],
                     "status": "completed", "conversation_id": recipient["conversation_id"],
                 },
-                "call_metadata": {"client_name": recipient["name"]},
+                "call_metadata": {"client_name": name_of(recipient)},
             })
         phones = [r["phone_number"] for r in reached]
         self.until_quiet(phones, inbound=len(phones) * REPLIES)
