@@ -133,7 +133,21 @@ async fn read_context(worker: &Worker<'_>, effect: &Effect) -> anyhow::Result<Op
         .wait_for(&names, effect.ord, READABLE_WITHIN)
         .await?;
     let mut conn = app.pool.acquire().await?;
-    Ok(conversations::context(&mut conn, &effect.lane, HISTORY_MESSAGES).await?)
+    let context = conversations::context(&mut conn, &effect.lane, HISTORY_MESSAGES).await?;
+    let Some(mut context) = context else {
+        return Ok(None);
+    };
+    // The report of a call comes when it has been analysed, often after we
+    // first wrote.
+    let conversation = &mut context.conversation;
+    if let (None, Some(call)) = (
+        &conversation.call_summary,
+        &conversation.elevenlabs_conversation_id,
+    ) {
+        let call = interactions::get(&mut conn, call).await?;
+        conversation.call_summary = call.and_then(|call| call.summary);
+    }
+    Ok(Some(context))
 }
 
 /// Who answers: the agent of the call that goes on, else of the last call with
