@@ -88,11 +88,11 @@ impl Worker<'_> {
             return Ok(Step::Later(self.policy().look_again));
         };
         if began.elapsed() > self.policy().send_within {
-            tracing::warn!(
-                effect = effect.id,
-                "an attempt took too long to record and is not made"
+            let failure = Failure::ours(
+                Remedy::Retry,
+                "it took too long to record, so it was not made",
             );
-            return Ok(Step::Later(self.policy().look_again));
+            return self.report(effect, attempt, Outcome::Failed(failure)).await;
         }
         let outcome = match &effect.request {
             Request::Turn { .. } => tokio::select! {

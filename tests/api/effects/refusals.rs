@@ -15,7 +15,16 @@ const OF_ANY_REQUEST: [u32; 5] = [20003, 20404, 20429, 20500, 20503];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_refusal_leads_to_what_the_table_says() {
-    let world = World::start(calm(), 21).await;
+    let mut world = World::start(calm(), 21).await;
+    world.workers.remove(0).stop().await;
+    world
+        .add_worker_with(|config| {
+            config.api = false;
+            config.effects = crate::harness::app::hurried();
+            // The whole schedule, of many codes, in seconds.
+            config.effects.hurry = 1_000;
+        })
+        .await;
     let codes = REFUSALS.iter().map(|(code, ..)| *code);
     let codes: Vec<_> = codes
         .filter(|code| !OF_ANY_REQUEST.contains(code))

@@ -371,7 +371,7 @@ pub fn hurried() -> effects::Policy {
     effects::Policy {
         lease: ms(1_500),
         poll: ms(50),
-        send_within: ms(700),
+        send_within: ms(2_000),
         outcome_within: ms(200),
         arrives_within: ms(300),
         mirrored_within: ms(3_000),
@@ -382,7 +382,7 @@ pub fn hurried() -> effects::Policy {
             settling: ms(20),
             ..Timing::default()
         },
-        hurry: 1_000,
+        hurry: 50,
         ..effects::Policy::default()
     }
 }
