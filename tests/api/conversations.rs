@@ -12,7 +12,7 @@ use domain::{Channel, Event, Fact, PhoneNumber, Provider, StreamId};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::app::{Options, answer, ok};
+use crate::harness::app::{answer, ok};
 use crate::harness::{TestApp, fixture};
 
 const ANA: &str = "+573001234567";
@@ -22,16 +22,6 @@ const COMPLETED: &str = "/api/call-completed";
 const NOT_SENT: &str = "Failed to send WhatsApp message";
 /// How long something that happens by itself may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A service whose worker sends nothing.
-async fn start() -> TestApp {
-    let config = |config: &mut bitacora::config::Config| config.effects.lanes_max = 0;
-    TestApp::with(Options {
-        config,
-        ..Options::default()
-    })
-    .await
-}
 
 fn path(phone: &str) -> String {
     format!("/api/conversations/{}", phone.replace('+', "%2B"))
@@ -207,7 +197,7 @@ async fn read(app: &TestApp, role: &str, phone: &str) -> Value {
 
 #[tokio::test]
 async fn a_completed_call_goes_on_by_whatsapp() {
-    let app = start().await;
+    let app = TestApp::start().await;
     ok(app.elevenlabs(fixture("elevenlabs/post_call_transcription.json"))).await;
     app.settle().await;
     let body = completed("rcpt_1", ANA);
@@ -285,7 +275,7 @@ async fn a_completed_call_goes_on_by_whatsapp() {
 
 #[tokio::test]
 async fn what_twilio_refuses_is_told_in_its_words() {
-    let app = start().await;
+    let app = TestApp::start().await;
     let request = || answer(app.post_as("service", COMPLETED, &completed("rcpt_1", ANA)));
     let ((status, body), ()) = tokio::join!(request(), async {
         let effect_id = owed(&app, "rcpt_1").await;
@@ -313,7 +303,7 @@ async fn what_twilio_refuses_is_told_in_its_words() {
 
 #[tokio::test]
 async fn a_message_that_waits_is_answered_202_and_then_as_it_stands() {
-    let app = start().await;
+    let app = TestApp::start().await;
     let body = completed("rcpt_1", ANA);
     let (first, ()) = tokio::join!(answer(app.post_as("service", COMPLETED, &body)), async {
         let effect_id = owed(&app, "rcpt_1").await;
@@ -331,7 +321,7 @@ async fn a_message_that_waits_is_answered_202_and_then_as_it_stands() {
 
 #[tokio::test]
 async fn the_end_of_a_call_that_says_too_little_is_refused_by_field() {
-    let app = start().await;
+    let app = TestApp::start().await;
     let without = |pointer: &str, field: &str| {
         let mut body = completed("rcpt_1", ANA);
         let object = body.pointer_mut(pointer).unwrap().as_object_mut().unwrap();
@@ -385,7 +375,7 @@ async fn the_end_of_a_call_that_says_too_little_is_refused_by_field() {
 
 #[tokio::test]
 async fn nobody_writes_to_a_client_who_asked_for_no_more() {
-    let app = start().await;
+    let app = TestApp::start().await;
     writes(&app, ANA, "SM1", "¡Baja!").await;
     let (status, body) = answer(app.post_as("service", COMPLETED, &completed("r", ANA))).await;
     assert_eq!(
@@ -415,7 +405,7 @@ async fn nobody_writes_to_a_client_who_asked_for_no_more() {
 
 #[tokio::test]
 async fn a_conversation_reads_as_it_was_written() {
-    let app = start().await;
+    let app = TestApp::start().await;
     let first = began(&app, "rcpt_1", ANA).await;
     attempted(&app, &first).await;
     // The callback may be faster than our own word.
@@ -491,7 +481,7 @@ async fn a_conversation_reads_as_it_was_written() {
 
 #[tokio::test]
 async fn an_agent_sees_no_number_wherever_it_stands() {
-    let app = start().await;
+    let app = TestApp::start().await;
     writes(&app, ANA, "SM1", "Llámeme al 573001234567").await;
     let masked = read(&app, "agent", ANA).await;
     assert_eq!(masked["phone_number"], "+57******4567");
@@ -513,7 +503,7 @@ async fn an_agent_sees_no_number_wherever_it_stands() {
 
 #[tokio::test]
 async fn what_is_not_text_is_shown_too() {
-    let app = start().await;
+    let app = TestApp::start().await;
     for name in ["media", "voice", "location", "button"] {
         let form = fixture(&format!("twilio/whatsapp.inbound.{name}.form"));
         // The fixtures share an id; here each is a message.
@@ -540,7 +530,7 @@ async fn what_is_not_text_is_shown_too() {
 
 #[tokio::test]
 async fn builderbots_messages_are_in_the_same_conversation() {
-    let app = start().await;
+    let app = TestApp::start().await;
     ok(app.builderbot(fixture("builderbot/message.incoming.json"))).await;
     ok(app.builderbot(fixture("builderbot/message.incoming.group.json"))).await;
     app.settle().await;
@@ -587,7 +577,7 @@ async fn builderbots_messages_are_in_the_same_conversation() {
 
 #[tokio::test]
 async fn a_person_takes_over_and_gives_back() {
-    let app = start().await;
+    let app = TestApp::start().await;
     writes(&app, ANA, "SM1", "Quiero hablar con una persona").await;
     let act = async |role: &str, what: &str, body: Value| {
         answer(app.post_as(role, &format!("{}/{what}", path(ANA)), &body)).await
@@ -659,7 +649,7 @@ async fn a_person_takes_over_and_gives_back() {
 
 #[tokio::test]
 async fn a_person_writes_once_for_each_key() {
-    let app = start().await;
+    let app = TestApp::start().await;
     writes(&app, ANA, "SM1", "Hola").await;
     let write = format!("{}/messages", path(ANA));
     let said = json!({"content": "Le escribe Luis."});
@@ -716,7 +706,7 @@ async fn a_person_writes_once_for_each_key() {
 
 #[tokio::test]
 async fn conversations_are_listed_searched_and_paged() {
-    let app = start().await;
+    let app = TestApp::start().await;
     let phone = |n: i32| format!("+57300{n:07}");
     for n in 1..=5 {
         app.clock.advance(chrono::Duration::seconds(10));
@@ -784,7 +774,7 @@ async fn conversations_are_listed_searched_and_paged() {
 
 #[tokio::test]
 async fn the_numbers_of_the_day_are_told() {
-    let app = start().await;
+    let app = TestApp::start().await;
     let stats = async || {
         app.settle().await;
         let answer = ok(app.get_as("service", "/api/stats")).await;

@@ -259,11 +259,12 @@ impl Api {
         body: Body<MessageBody>,
     ) -> Result<Commanded<Queued>, Failure> {
         let caller = Caller::from(auth);
-        let id = conversation_id(&app, &phone_number.0)?;
+        let id = conversation_id(&app, &phone_number.0);
+        let target = id.as_deref().ok().map(target);
         let order = order_id(&app, &caller, request.uri().path(), idempotency_key.0);
         let message_id = effect::written_id(order);
         let act = async {
-            let content = body.0.content;
+            let (id, content) = (id?, body.0.content);
             if content.contains('\0') {
                 return Err(Failure::field("content", "must not hold the character NUL"));
             }
@@ -271,7 +272,6 @@ impl Api {
                 conversations::write(&app, &id, &message_id, &content, metadata(&caller)).await;
             Ok(written?)
         };
-        let target = Some(target(&id));
         let action = "write_conversation_message";
         let (position, audited_at) =
             audit::recorded(&app, &caller, Access::Operate, action, target, act).await?;
@@ -301,14 +301,15 @@ impl Change {
         body: ChangeBody,
     ) -> Result<Commanded<ConversationView>, Failure> {
         let caller = Caller::from(auth);
-        let id = conversation_id(app, phone_number)?;
+        let id = conversation_id(app, phone_number);
+        let target = id.as_deref().ok().map(target);
         let act = async {
-            let reason = params::text("reason", body.reason)?;
-            let changed = conversations::change(app, &id, self.to, reason, metadata(&caller));
-            Ok(changed.await?)
+            let (id, reason) = (id?, params::text("reason", body.reason)?);
+            let metadata = metadata(&caller);
+            let position = conversations::change(app, &id, self.to, reason, metadata).await?;
+            Ok((id, position))
         };
-        let target = Some(target(&id));
-        let (position, audited_at) =
+        let ((id, position), audited_at) =
             audit::recorded(app, &caller, Access::Operate, self.action, target, act).await?;
         let position = position.max(audited_at);
         app.readable(&READ_MODELS, position).await;

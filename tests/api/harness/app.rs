@@ -295,7 +295,12 @@ pub fn config() -> Config {
         first_content_sid: None,
         default_agent_id: Some(sandbox::AGENT_COLLECTIONS.to_owned()),
         otp: OtpSettings::default(),
-        effects: effects::Policy::default(),
+        // Nothing is sent, and nothing told of it on the ledger, but in the
+        // tests of what we owe: they say how.
+        effects: effects::Policy {
+            lanes_max: 0,
+            ..effects::Policy::default()
+        },
         batch_poll: Duration::from_secs(10),
         reconcile_every: Duration::from_secs(300),
         reconcile_grace: Duration::from_secs(120),
