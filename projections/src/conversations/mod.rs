@@ -15,6 +15,7 @@
 mod callback;
 mod fold;
 mod happened;
+mod heard;
 mod list;
 mod message;
 mod progress;

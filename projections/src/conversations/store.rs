@@ -9,8 +9,9 @@ use domain::event::Recorded;
 use domain::{Direction, Event, PhoneIndex, message};
 use sqlx::PgConnection;
 
-use super::fold::{Tables, conversation_of, inbound_id};
+use super::fold::Tables;
 use super::happened::answered_position;
+use super::heard::{conversation_of, inbound_id};
 use super::message::Wanted;
 use super::{callback, row, stats};
 use crate::text;
