@@ -2,6 +2,7 @@
 //! is sent again is there once.
 
 use std::collections::BTreeMap;
+use std::task::Poll;
 use std::time::Duration;
 
 use bitacora::clock::Source;
@@ -334,6 +335,33 @@ async fn what_was_received_before_the_stop_is_written_and_answered() {
         .await
         .unwrap();
     assert_eq!(usize::try_from(events), Ok(IN_FLIGHT));
+}
+
+/// As when a caller goes away, or the process stops, just then.
+#[tokio::test]
+async fn a_transaction_that_is_cut_short_as_it_begins_is_left_to_nobody() {
+    let url = postgres::fresh_database().await;
+    let pool = bitacora::app::connect(&url, 1).await.unwrap();
+    for polls in 1..20 {
+        {
+            let mut beginning = std::pin::pin!(pool.begin());
+            let mut left = polls;
+            std::future::poll_fn(|cx| {
+                left -= 1;
+                match beginning.as_mut().poll(cx) {
+                    Poll::Pending if left > 0 => Poll::Pending,
+                    _ => Poll::Ready(()),
+                }
+            })
+            .await;
+        }
+        let sql = "select count(*) from pg_stat_activity
+                   where state <> 'active' and xact_start is not null and datname = current_database()";
+        let mut conn = PgConnection::connect(&url).await.unwrap();
+        until(async || pool.size() as usize == pool.num_idle()).await;
+        let open: i64 = sqlx::query_scalar(sql).fetch_one(&mut conn).await.unwrap();
+        assert_eq!(open, 0, "cut short after {polls} polls");
+    }
 }
 
 /// Waits for what is going to be, with an end.
