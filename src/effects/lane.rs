@@ -45,12 +45,10 @@ async fn until_idle(worker: &Worker<'_>, lane: &str) -> anyhow::Result<()> {
         };
         match worker.step(&effect).await? {
             Step::Taken(position) => {
-                let names = READ_MODELS;
-                if !app
-                    .engine
-                    .wait_for(names, position, READABLE_WITHIN)
-                    .await?
-                {
+                let readable = app.engine.wait_for(READ_MODELS, position, READABLE_WITHIN);
+                // Nobody folds any more once the process stops.
+                let readable = app.stopping.run_until_cancelled(readable).await;
+                if !readable.unwrap_or(Ok(true))? {
                     tracing::warn!(lane, "the read models lag behind, leaving a lane");
                     break;
                 }
