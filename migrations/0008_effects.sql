@@ -24,7 +24,7 @@ create table effects (
     updated_at          timestamptz not null
 );
 -- What is still owed, in the order in which a lane is worked through.
-create index effects_open on effects (lane, ord, part)
+create index effects_open on effects (lane, ord, part) include (kind, due_at, created_at)
     where state in ('waiting', 'attempted', 'uncertain', 'bounced');
 -- The list is read newest first.
 create index effects_newest on effects (created_at, id);

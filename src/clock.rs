@@ -2,6 +2,7 @@
 //! The ambient ones are banned by `clippy.toml`.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use rand::rngs::StdRng;
@@ -51,6 +52,15 @@ impl Source {
         let mut random = vec![0; bytes];
         self.fill(&mut random);
         hex::encode(random)
+    }
+
+    /// A pause, longer by up to a share of itself: those who were refused
+    /// together do not come back together.
+    pub fn jittered(&self, pause: Duration, share: f64) -> Duration {
+        let mut random = [0; 2];
+        self.fill(&mut random);
+        let part = f64::from(u16::from_be_bytes(random)) / f64::from(u16::MAX);
+        pause.mul_f64(1.0 + part * share)
     }
 
     /// Fills a buffer with random bytes. `StdRng` is a CSPRNG (ChaCha12).

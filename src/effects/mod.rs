@@ -53,6 +53,8 @@ pub struct Policy {
     pub look_again: Duration,
     /// How long to wait for what in a session with the agent.
     pub timing: Timing,
+    /// Sessions with the agent that are kept open unused, at most.
+    pub sessions_max: usize,
     /// For how long an unused session with the agent is kept.
     pub session_idle: Duration,
     /// Divides every pause before another attempt: 1, but for tests.
@@ -71,7 +73,8 @@ impl Default for Policy {
             mirrored_within: Duration::from_secs(60),
             look_again: Duration::from_secs(1),
             timing: Timing::default(),
-            session_idle: Duration::from_secs(300),
+            sessions_max: 50,
+            session_idle: Duration::from_secs(120),
             hurry: 1,
         }
     }

@@ -19,9 +19,6 @@ pub(super) const TURN: Schedule = Schedule(&[1, 3, 10, 30, 60]);
 impl Schedule {
     /// The pause after an attempt, from 1, and never less than the provider
     /// wants; `None` where there is to be no other.
-    ///
-    /// Up to half as long again, by chance: those who were refused together
-    /// do not come back together.
     pub(super) fn pause(
         self,
         attempt: u32,
@@ -30,16 +27,16 @@ impl Schedule {
     ) -> Option<Duration> {
         let at = usize::try_from(attempt).ok()?.checked_sub(1)?;
         let planned = Duration::from_secs(*self.0.get(at)?);
-        let mut random = [0; 2];
-        source.fill(&mut random);
-        let part = f64::from(u16::from_be_bytes(random)) / f64::from(u16::MAX);
-        Some(
-            planned
-                .max(wanted.unwrap_or_default())
-                .mul_f64(1.0 + part / 2.0),
-        )
+        // A provider may name any number.
+        let wanted = wanted.unwrap_or_default().min(WANTED_MAX);
+        Some(source.jittered(planned.max(wanted), JITTER))
     }
 }
+
+/// The longest pause that a provider may ask for: nothing is owed for longer.
+const WANTED_MAX: Duration = Duration::from_secs(24 * 3600);
+/// By how much of itself a pause may grow, by chance.
+const JITTER: f64 = 0.5;
 
 #[cfg(test)]
 mod tests {
@@ -58,5 +55,7 @@ mod tests {
         assert_eq!(pause(0, None), None, "nothing was attempted");
         let wanted = Duration::from_secs(40);
         assert!(pause(1, Some(wanted)).unwrap() >= wanted);
+        let endless = pause(1, Some(Duration::MAX)).unwrap();
+        assert!(endless <= WANTED_MAX.mul_f64(1.5));
     }
 }

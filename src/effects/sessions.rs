@@ -20,11 +20,22 @@ pub struct Kept {
     pub(super) known: i64,
 }
 
-/// Sessions that nobody uses at the moment, by conversation.
-#[derive(Default)]
-pub struct Sessions(Mutex<HashMap<String, (Kept, Instant)>>);
+/// Sessions that nobody uses at the moment, by conversation. A provider's plan
+/// allows so many at once, so they are few and the least used give way.
+pub struct Sessions {
+    most: usize,
+    kept: Mutex<HashMap<String, (Kept, Instant)>>,
+}
 
 impl Sessions {
+    /// For so many at most.
+    pub fn new(most: usize) -> Self {
+        Self {
+            most,
+            kept: Mutex::default(),
+        }
+    }
+
     /// Takes a conversation's session, if it is open and with this agent.
     pub(super) fn take(&self, lane: &str, agent_id: &str) -> Option<Kept> {
         let (kept, _) = self.lock().remove(lane)?;
@@ -33,7 +44,20 @@ impl Sessions {
 
     /// Keeps a session for the next turn.
     pub(super) fn keep(&self, lane: &str, kept: Kept) {
-        self.lock().insert(lane.to_owned(), (kept, Instant::now()));
+        let mut all = self.lock();
+        all.insert(lane.to_owned(), (kept, Instant::now()));
+        while all.len() > self.most {
+            let used = all.iter().min_by_key(|(_, (_, used))| *used);
+            let Some(oldest) = used.map(|(lane, _)| lane.clone()) else {
+                break;
+            };
+            all.remove(&oldest);
+        }
+    }
+
+    /// Lets go of all of them: the provider has no room for another.
+    pub(super) fn let_go(&self) {
+        self.lock().clear();
     }
 
     /// Lets go of those that nobody has used for so long, or that are closed.
@@ -43,6 +67,6 @@ impl Sessions {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Kept, Instant)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

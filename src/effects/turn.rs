@@ -6,7 +6,7 @@ use std::time::Duration;
 use domain::conversation;
 use domain::effect::{Answered, Part, Remedy};
 use domain::{Channel, Direction};
-use projections::conversations::{self, Context, Message};
+use projections::conversations::{self, Context, Message, MessageStatus};
 use projections::effects::{self, Effect, Request};
 use projections::interactions;
 use serde_json::{Map, Value};
@@ -16,6 +16,7 @@ use super::outcome::{Failure, Outcome};
 use super::sessions::Kept;
 use crate::config::TextMode;
 use crate::providers::elevenlabs::client::text::{Opening, TurnError};
+use crate::providers::http;
 
 /// How long to wait until the conversation can be read up to the message.
 const READABLE_WITHIN: Duration = Duration::from_secs(5);
@@ -107,8 +108,14 @@ async fn open(worker: &Worker<'_>, question: &Question<'_>) -> Result<Kept, Turn
     };
     let client = &worker.app.elevenlabs;
     let timing = worker.policy().timing;
+    let mut opened = client.open_text_session_within(&opening, timing).await;
+    if let Err(TurnError::Http(http::Error::RateLimited { .. })) = opened {
+        // It may be our own unused sessions that take the room.
+        worker.sessions.let_go();
+        opened = client.open_text_session_within(&opening, timing).await;
+    }
     Ok(Kept {
-        session: client.open_text_session_within(&opening, timing).await?,
+        session: opened?,
         agent_id: question.agent_id.clone(),
         known: question.effect.ord,
         turns: HashSet::new(),
@@ -224,7 +231,16 @@ impl Question<'_> {
 
     fn before(&self) -> impl Iterator<Item = &Message> {
         let messages = self.context.iter().flat_map(|context| &context.messages);
-        messages.filter(|message| message.position < self.effect.ord)
+        // What did not reach the client was not said.
+        let said = |message: &&Message| {
+            !matches!(
+                message.status,
+                MessageStatus::Dropped | MessageStatus::Failed | MessageStatus::Undelivered
+            )
+        };
+        messages
+            .filter(|message| message.position < self.effect.ord)
+            .filter(said)
     }
 
     fn answered(&self, attempt: u32, answer: &str, session_id: Option<String>) -> Outcome {
@@ -248,7 +264,7 @@ impl Question<'_> {
 
 /// Messages as lines of a chat.
 fn chat<'a>(messages: impl Iterator<Item = &'a Message>) -> String {
-    let lines = messages.filter_map(|message| {
+    let lines = messages.map(|message| {
         let who = match (message.direction, message.author.as_str()) {
             (Direction::Inbound, _) => "Cliente",
             (Direction::Outbound, "agent" | "first") => "Agente",
@@ -256,7 +272,10 @@ fn chat<'a>(messages: impl Iterator<Item = &'a Message>) -> String {
         };
         let words: String = message.content.chars().take(HISTORY_CHARS_MAX).collect();
         let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
-        (!words.is_empty()).then(|| format!("{who}: {words}"))
+        match words.is_empty() {
+            true => format!("{who}: [{}]", message.kind),
+            false => format!("{who}: {words}"),
+        }
     });
     lines.collect::<Vec<_>>().join("\n")
 }

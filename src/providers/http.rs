@@ -244,7 +244,7 @@ impl Http {
                 Error::RateLimited { retry_after, .. } => retry_after.unwrap_or_default(),
                 _ => Duration::ZERO,
             };
-            let wait = self.jittered(pause).max(wanted);
+            let wait = self.source.jittered(pause, 1.0).max(wanted);
             if wait > self.policy.pause_max {
                 return Err(error);
             }
@@ -252,15 +252,6 @@ impl Http {
             pause *= 2;
         }
         self.act(request).await
-    }
-
-    /// Between one and two times a pause, so that those who were refused
-    /// together do not come back together.
-    fn jittered(&self, pause: Duration) -> Duration {
-        let mut random = [0; 2];
-        self.source.fill(&mut random);
-        let part = f64::from(u16::from_be_bytes(random)) / f64::from(u16::MAX);
-        pause.mul_f64(1.0 + part)
     }
 
     async fn read(&self, response: Response) -> Result<Bytes, Error> {

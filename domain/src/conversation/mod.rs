@@ -57,6 +57,17 @@ impl Status {
     }
 }
 
+/// Why nothing more is said in a conversation as things stand; `None` where
+/// it may be. `by_agent`: the agent would speak, and no person or program.
+pub const fn silenced(status: Status, opted_out: bool, by_agent: bool) -> Option<&'static str> {
+    match status {
+        _ if opted_out => Some("the client wants to hear no more"),
+        Status::Escalated if by_agent => Some("a person has taken over"),
+        Status::Closed if by_agent => Some("the conversation was closed"),
+        _ => None,
+    }
+}
+
 /// Most UTF-16 units of one message, Twilio's limit (`Body`).
 pub const MESSAGE_UNITS_MAX: usize = 1_600;
 /// Most parts of one answer: an agent that says more is cut short.

@@ -31,6 +31,8 @@ vocabulary! {
         Message = "message",
         /// The agent's answer to what a client wrote.
         Turn = "turn",
+        /// A one-time code to a client.
+        Code = "code",
     }
 }
 

@@ -57,13 +57,15 @@ impl Tables {
         row.status = row.status.after_message();
         row.provider = Some(provider);
         let consent = Consent::read(&received.content);
+        let was_out = row.opted_out;
         row.opted_out = match consent {
             Some(consent) => consent == Consent::Out,
-            None => row.opted_out,
+            None => was_out,
         };
-        let is_owed = consent.is_none() && !row.opted_out && row.status == Status::Active;
+        // START ends an opt-out; from anybody else it is a word like others.
+        let is_owed = consent != Some(Consent::Out) && !was_out && row.status == Status::Active;
         if consent == Some(Consent::Out) {
-            self.drop_waiting(&lane, recorded.recorded_at, |_| true, OPTED_OUT);
+            self.drop_silenced(&lane, recorded.recorded_at);
         }
         let Some(said) = said(received).filter(|_| is_owed) else {
             return;
@@ -103,8 +105,7 @@ impl Tables {
                 self.owe(recorded, id, lane, place, Author::Person, request);
             }
             Decision::Escalated(_) | Decision::Closed(_) => {
-                let by_agent = |effect: &Effect| effect.author == Author::Agent;
-                self.drop_waiting(lane, recorded.recorded_at, by_agent, SILENCED);
+                self.drop_silenced(lane, recorded.recorded_at);
             }
             Decision::Resumed(_) => {}
         }
@@ -169,6 +170,8 @@ impl Tables {
                 if !matches!(row.request, Request::Code { .. }) {
                     row.expires_at = recorded.occurred_at + worth();
                 }
+                let lane = row.lane.clone();
+                self.drop_silenced(&lane, recorded.recorded_at);
             }
         }
     }
@@ -198,10 +201,6 @@ impl Tables {
             let (id, place) = (part.effect_id.clone(), (ord, number));
             self.owe(recorded, id, &lane, place, Author::Agent, request);
         }
-        if self.lane(&lane).status != Status::Active {
-            let by_agent = |effect: &Effect| effect.author == Author::Agent;
-            self.drop_waiting(&lane, recorded.recorded_at, by_agent, SILENCED);
-        }
     }
 
     /// What a refusal leads to.
@@ -221,11 +220,15 @@ impl Tables {
             Remedy::Retry | Remedy::Template => State::Waiting,
             Remedy::OptOut | Remedy::DeadLetter => State::Dead,
         };
-        if remedy == Remedy::OptOut && !matches!(row.request, Request::Code { .. }) {
-            let lane = row.lane.clone();
-            self.lane(&lane).opted_out = true;
-            self.drop_waiting(&lane, recorded.recorded_at, |_| true, OPTED_OUT);
+        let (lane, kind) = (row.lane.clone(), row.kind);
+        if kind == Kind::Code {
+            return;
         }
+        if remedy == Remedy::OptOut {
+            self.lane(&lane).opted_out = true;
+        }
+        // Who was silenced while it was under way is not tried again.
+        self.drop_silenced(&lane, recorded.recorded_at);
     }
 
     /// The provider tells of a message that it could not deliver.
@@ -277,19 +280,18 @@ impl Tables {
             return;
         }
         // A lane that is no conversation has nobody who speaks in it.
-        let opted_out = self.lanes.now.get(lane).is_some_and(|lane| lane.opted_out);
-        let is_turn = matches!(request, Request::Turn { .. });
+        let speaks = self.lanes.now.get(lane);
+        let silenced = speaks.and_then(|lane| lane.silences(author));
         let row = Effect {
             id: id.clone(),
-            kind: if is_turn { Kind::Turn } else { Kind::Message },
+            kind: request.kind(),
             lane: lane.to_owned(),
             ord,
             part,
             author,
-            state: if opted_out {
-                State::Dropped
-            } else {
-                State::Waiting
+            state: match silenced {
+                Some(_) => State::Dropped,
+                None => State::Waiting,
             },
             provider: Some(request.provider()),
             request,
@@ -301,25 +303,27 @@ impl Tables {
             provider_message_id: None,
             error_status: None,
             error_code: None,
-            error_message: opted_out.then(|| OPTED_OUT.to_owned()),
+            error_message: silenced.map(str::to_owned),
             created_at: recorded.recorded_at,
             updated_at: recorded.recorded_at,
         };
         self.effects.now.insert(id, row);
     }
 
-    /// Drops what waits in a lane. What is being sent, or may have been, is
-    /// seen to its end.
-    fn drop_waiting(
-        &mut self,
-        lane: &str,
-        at: DateTime<Utc>,
-        concerned: impl Fn(&Effect) -> bool,
-        reason: &str,
-    ) {
+    /// Drops what waits in a lane and may not be said any more. What is being
+    /// sent, or may have been, is left until it is known what became of it.
+    ///
+    /// So nothing that is silenced ever waits: whoever begins to wait comes
+    /// through here or through `owe`, and whatever silences a lane does too.
+    /// Only the latter needs the other rows of the lane; see `store`.
+    fn drop_silenced(&mut self, lane: &str, at: DateTime<Utc>) {
+        let Some(speaks) = self.lanes.now.get(lane) else {
+            return;
+        };
         let rows = self.effects.now.values_mut();
-        for row in rows.filter(|row| row.lane == lane && concerned(row)) {
-            if matches!(row.state, State::Waiting | State::Bounced) {
+        for row in rows.filter(|row| row.lane == lane) {
+            let reason = speaks.silences(row.author);
+            if let (State::Waiting, Some(reason)) = (row.state, reason) {
                 row.state = State::Dropped;
                 row.error_message = Some(reason.to_owned());
                 row.updated_at = at;
@@ -338,10 +342,6 @@ impl Tables {
         })
     }
 }
-
-/// Why something is not owed any more.
-const OPTED_OUT: &str = "the client wants to hear no more";
-const SILENCED: &str = "a person has taken over, or the conversation was closed";
 
 impl Effect {
     fn bounce(&mut self, code: Option<String>) {

@@ -6,10 +6,11 @@ use sqlx::{PgConnection, QueryBuilder};
 use uuid::Uuid;
 
 use super::row::{COLUMNS, Effect, State};
+use crate::time;
 
 /// The states in which something is to be done: those of the index
 /// `effects_open`.
-const OPEN: &str = "state in ('waiting', 'attempted', 'uncertain', 'bounced')";
+pub(super) const OPEN: &str = "state in ('waiting', 'attempted', 'uncertain', 'bounced')";
 
 /// The next effect of a lane, due or not.
 ///
@@ -23,7 +24,8 @@ pub async fn head(conn: &mut PgConnection, lane: &str) -> sqlx::Result<Option<Ef
 }
 
 /// Takes lanes whose next effect is due and on which nobody works, at most
-/// `limit`: one statement, so that two workers never take the same.
+/// `limit`: one statement, so that two workers never take the same. One-time
+/// codes come first, for they expire soon; then whoever has waited longest.
 ///
 /// # Errors
 /// When the database fails.
@@ -36,14 +38,15 @@ pub async fn take_lanes(
 ) -> sqlx::Result<Vec<String>> {
     let sql = format!(
         "with heads as materialized (
-             select distinct on (lane) lane, due_at from effects where {OPEN}
+             select distinct on (lane) lane, kind, due_at, created_at from effects where {OPEN}
              order by lane, ord, part
          )
          insert into effect_leases as lease (lane, holder, until)
          select heads.lane, $1, $3 from heads
          left join effect_leases held on held.lane = heads.lane and held.until > $2
          where held.lane is null and (heads.due_at is null or heads.due_at <= $2)
-         order by heads.due_at nulls first, heads.lane limit $4
+         order by (heads.kind = 'code') desc, coalesce(heads.due_at, heads.created_at), heads.lane
+         limit $4
          on conflict (lane) do update set holder = excluded.holder, until = excluded.until
              where lease.until <= $2
          returning lane"
@@ -57,17 +60,19 @@ pub async fn take_lanes(
         .await
 }
 
-/// Keeps all lanes of a worker for longer.
+/// Keeps these lanes of a worker until then.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn keep_lanes(
     conn: &mut PgConnection,
     holder: Uuid,
+    lanes: &[String],
     until: DateTime<Utc>,
 ) -> sqlx::Result<()> {
-    sqlx::query("update effect_leases set until = $2 where holder = $1")
+    sqlx::query("update effect_leases set until = $3 where holder = $1 and lane = any($2)")
         .bind(holder)
+        .bind(lanes)
         .bind(until)
         .execute(conn)
         .await?;
@@ -124,13 +129,13 @@ pub async fn queue_counts(
     conn: &mut PgConnection,
     now: DateTime<Utc>,
 ) -> sqlx::Result<QueueCounts> {
-    let (open, completed, failed, leased): (i64, i64, i64, i64) = sqlx::query_as(
-        "select coalesce(sum(count) filter (where state in ('waiting', 'attempted', 'uncertain', 'bounced')), 0)::bigint,
+    let (open, completed, failed, leased): (i64, i64, i64, i64) = sqlx::query_as(&format!(
+        "select coalesce(sum(count) filter (where {OPEN}), 0)::bigint,
                 coalesce(sum(count) filter (where state = 'done'), 0)::bigint,
                 coalesce(sum(count) filter (where state = 'dead'), 0)::bigint,
                 (select count(*) from effect_leases where until > $1)
-           from effect_totals",
-    )
+           from effect_totals"
+    ))
     .bind(now)
     .fetch_one(conn)
     .await?;
@@ -183,6 +188,7 @@ fn query<'a>(filter: &'a Filter, limit: i64) -> QueryBuilder<'a, sqlx::Postgres>
         query.push(" and lane = ").push_bind(lane);
     }
     if let Some((created_at, id)) = &filter.after {
+        let created_at = time::askable(*created_at);
         query
             .push(" and (created_at, id) < (")
             .push_bind(created_at);

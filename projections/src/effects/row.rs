@@ -1,7 +1,7 @@
 //! The rows of `effects` and of the tables beside it.
 
 use chrono::{DateTime, Utc};
-use domain::conversation::{Status, Template};
+use domain::conversation::{self, Status, Template};
 use domain::effect::Kind;
 use domain::{Channel, Provider};
 use serde::{Deserialize, Serialize};
@@ -161,6 +161,15 @@ impl Request {
         }
     }
 
+    /// What is owed by it.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Turn { .. } => Kind::Turn,
+            Self::Message { .. } => Kind::Message,
+            Self::Code { .. } => Kind::Code,
+        }
+    }
+
     /// Through whom it goes.
     pub const fn provider(&self) -> Provider {
         match self {
@@ -229,6 +238,14 @@ pub struct Lane {
     pub agent_id: Option<String>,
     /// Through whom the client wrote last.
     pub provider: Option<Provider>,
+}
+
+impl Lane {
+    /// Why this author says nothing more here; `None` while they may.
+    pub const fn silences(&self, author: Author) -> Option<&'static str> {
+        let by_agent = matches!(author, Author::Agent);
+        conversation::silenced(self.status, self.opted_out, by_agent)
+    }
 }
 
 /// A row of `effect_callbacks`.

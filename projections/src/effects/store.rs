@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use domain::conversation::Event as Decision;
-use domain::effect::{self, Event as Outcome};
+use domain::conversation::{Consent, Event as Decision};
+use domain::effect::{self, Bounced, Event as Outcome, Failed, Remedy};
 use domain::event::Recorded;
 use domain::message;
 use domain::{Event, PhoneIndex, otp};
@@ -12,6 +12,7 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::fold::{Tables, conversation_of};
+use super::queue::OPEN;
 use super::row::{CALLBACKS, COLUMNS, Callback, EFFECTS, Effect, LANES, Lane, State};
 
 /// What a batch of events names.
@@ -20,6 +21,10 @@ struct Named {
     effects: Vec<String>,
     lanes: Vec<String>,
     messages: Vec<String>,
+    /// Lanes in which somebody is silenced.
+    silenced: Vec<String>,
+    /// Whether the provider says of an effect that its client opted out.
+    is_opted_out_of: bool,
 }
 
 impl Named {
@@ -29,6 +34,9 @@ impl Named {
             match &recorded.event {
                 Event::Message(message::Event::Received(received)) => {
                     if let Some(lane) = conversation_of(received, phones) {
+                        if Consent::read(&received.content) == Some(Consent::Out) {
+                            named.silenced.push(lane.clone());
+                        }
                         named.lanes.push(lane);
                         named.effects.push(effect::turn_id(recorded.position));
                     }
@@ -43,7 +51,10 @@ impl Named {
                     match event {
                         Decision::Started(it) => named.effects.push(it.message.effect_id.clone()),
                         Decision::MessageWritten(it) => named.effects.push(it.effect_id.clone()),
-                        _ => {}
+                        Decision::Escalated(_) | Decision::Closed(_) => {
+                            named.silenced.push(recorded.aggregate_id.clone());
+                        }
+                        Decision::Resumed(_) => {}
                     }
                 }
                 Event::Otp(otp::Event::Requested(requested)) => {
@@ -53,6 +64,12 @@ impl Named {
                     named.effects.push(recorded.aggregate_id.clone());
                     match event {
                         Outcome::Sent(it) => named.messages.extend(it.message_id.clone()),
+                        Outcome::Failed(Failed { remedy, .. })
+                        | Outcome::Bounced(Bounced { remedy, .. })
+                            if *remedy == Remedy::OptOut =>
+                        {
+                            named.is_opted_out_of = true;
+                        }
                         Outcome::Answered(it) => {
                             let parts = it.parts.iter();
                             named
@@ -94,16 +111,13 @@ pub(super) async fn load(
             .fetch_all(&mut *conn)
             .await?;
         tables.lanes.load(rows, |row| row.lane.clone());
-        let sql = format!(
-            "select {COLUMNS} from effects
-              where lane = any($1) and state in ('waiting', 'attempted', 'uncertain', 'bounced')"
-        );
-        let rows = sqlx::query_as(&sql)
-            .bind(&lanes)
-            .fetch_all(&mut *conn)
-            .await?;
-        tables.effects.load(rows, |row: &Effect| row.id.clone());
     }
+    let silenced = match named.is_opted_out_of {
+        // It may have been made by an event of this very batch.
+        true => lanes,
+        false => named.silenced,
+    };
+    load_open(conn, &mut tables, &silenced).await?;
     if !named.messages.is_empty() {
         let sql = "select provider_message_id, code from effect_callbacks
                    where provider_message_id = any($1)";
@@ -120,6 +134,21 @@ pub(super) async fn load(
         senders.filter_map(|row| Some((row.provider_message_id.clone()?, row.id.clone())));
     tables.senders = senders.collect();
     Ok(tables)
+}
+
+/// What is open in lanes in which somebody is silenced: it may be dropped.
+async fn load_open(
+    conn: &mut PgConnection,
+    tables: &mut Tables,
+    lanes: &[String],
+) -> anyhow::Result<()> {
+    if lanes.is_empty() {
+        return Ok(());
+    }
+    let sql = format!("select {COLUMNS} from effects where lane = any($1) and {OPEN}");
+    let rows = sqlx::query_as(&sql).bind(lanes).fetch_all(conn).await?;
+    tables.effects.load(rows, |row: &Effect| row.id.clone());
+    Ok(())
 }
 
 /// Writes back what changed.
