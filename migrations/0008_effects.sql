@@ -12,6 +12,7 @@ create table effects (
     request             json        not null,
     as_template         boolean     not null,
     attempts            integer     not null,
+    failures            integer     not null,
     attempted_at        timestamptz,
     due_at              timestamptz,
     expires_at          timestamptz not null,
@@ -34,6 +35,7 @@ create index effects_lane on effects (lane, created_at, id);
 create index effects_message on effects (provider_message_id) where provider_message_id is not null;
 comment on column effects.lane is 'Effects of one lane happen one after another: a conversation, or a one-time code.';
 comment on column effects.ord is 'The position of what it answers; part is its place among the messages of one answer, 0 for the turn.';
+comment on column effects.failures is 'Attempts that surely came to nothing since a person last asked for it: the schedule goes by them.';
 comment on column effects.request is 'What to do. Of a one-time code only the challenge, never the code.';
 
 create table effect_lanes (

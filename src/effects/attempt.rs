@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use domain::Provider;
 use domain::effect::{Bounced, Command, Effect as Aggregate, Failed, Remedy};
-use domain::{Provider, effect};
-use projections::effects::{Author, Effect, Request, State};
+use projections::effects::{self, Author, Effect, Request, State};
 
 use super::outcome::{Failure, Outcome};
 use super::schedule::{self, Schedule};
@@ -15,6 +15,9 @@ use super::{Policy, Sessions, message, turn};
 use crate::app::App;
 use crate::ledger::CommandError;
 use crate::providers::twilio::refusals;
+
+/// Attempts at one effect, whatever became of them.
+const ATTEMPTS_MAX: u32 = 30;
 
 /// What came of a step.
 pub(super) enum Step {
@@ -139,6 +142,11 @@ impl Worker<'_> {
             Ok(None) => {}
             Err(error) => {
                 tracing::warn!(effect = effect.id, %error, "could not look a message up");
+                if self.not_owed(effect).is_some() {
+                    let words = "nobody knows whether it went out: it could not be looked up";
+                    let failure = Failure::ours(Remedy::DeadLetter, words);
+                    return self.report(effect, attempt, Outcome::Failed(failure)).await;
+                }
                 // The longer it lasts, the less often.
                 let pause = (self.age(effect) / 4).min(Duration::from_secs(30));
                 return Ok(Step::Later(pause.max(self.policy().look_again)));
@@ -161,22 +169,33 @@ impl Worker<'_> {
         self.again(effect, "the provider never answered").await
     }
 
-    /// One more attempt after one that is surely not there, or none.
+    /// One more attempt after one that is surely not there, or that harms
+    /// nobody. That nobody knew of it was mostly our own doing, a kill or a
+    /// stop, so the schedule does not count it; but it does not go on for ever.
     async fn again(&self, effect: &Effect, reason: &'static str) -> anyhow::Result<Step> {
+        if let Some(silenced) = self.silenced(effect).await? {
+            return self.drop_it(effect, silenced).await;
+        }
         let attempt = attempts(effect);
-        let left = schedule(effect).pause(attempt, None, &self.app.source);
-        if left.is_none() || self.not_owed(effect).is_some() {
+        if attempt >= ATTEMPTS_MAX || self.not_owed(effect).is_some() {
             let failure = Failure::ours(Remedy::DeadLetter, reason);
             return self.report(effect, attempt, Outcome::Failed(failure)).await;
         }
         self.attempt(effect, Some(attempt)).await
     }
 
+    /// Why nothing more is to be said, if the lane was silenced since.
+    async fn silenced(&self, effect: &Effect) -> anyhow::Result<Option<&'static str>> {
+        let mut conn = self.app.pool.acquire().await?;
+        let lane = effects::lane(&mut conn, &effect.lane).await?;
+        Ok(lane.and_then(|lane| lane.silences(effect.author)))
+    }
+
     /// The provider took a message and could not deliver it.
     async fn bounced(&self, effect: &Effect) -> anyhow::Result<Step> {
         let code = effect.error_code.as_deref().unwrap_or_default();
         let remedy = self.possible(effect, refusals::remedy(code));
-        let (remedy, retry_at) = self.retry_at(effect, attempts(effect), remedy, None);
+        let (remedy, retry_at) = self.retry_at(effect, remedy, None);
         let Some(message_id) = effect.provider_message_id.clone() else {
             return Ok(Step::Later(self.policy().look_again));
         };
@@ -226,8 +245,7 @@ impl Worker<'_> {
             }
             Outcome::Failed(failure) => {
                 let remedy = self.possible(effect, failure.remedy);
-                let (remedy, retry_at) =
-                    self.retry_at(effect, attempt, remedy, failure.retry_after);
+                let (remedy, retry_at) = self.retry_at(effect, remedy, failure.retry_after);
                 let (status, code) = (failure.status, failure.code);
                 tracing::warn!(effect = effect.id, attempt, status, code, %remedy, "an attempt failed");
                 let failed = Failed {
@@ -264,7 +282,6 @@ impl Worker<'_> {
     fn retry_at(
         &self,
         effect: &Effect,
-        attempt: u32,
         remedy: Remedy,
         wanted: Option<Duration>,
     ) -> (Remedy, Option<DateTime<Utc>>) {
@@ -272,7 +289,8 @@ impl Worker<'_> {
         match remedy {
             Remedy::Template => (remedy, Some(now)),
             Remedy::Retry => {
-                let pause = schedule(effect).pause(attempt, wanted, &self.app.source);
+                let failures = effect.failures.cast_unsigned() + 1;
+                let pause = schedule(effect).pause(failures, wanted, &self.app.source);
                 let at = pause.map(|pause| now + pause / self.policy().hurry.max(1));
                 match at.filter(|at| *at < effect.expires_at) {
                     Some(at) => (remedy, Some(at)),
@@ -326,9 +344,4 @@ fn schedule(effect: &Effect) -> Schedule {
         Request::Message { .. } => schedule::MESSAGE,
         Request::Code { .. } => schedule::CODE,
     }
-}
-
-/// The id of a part of an answer.
-pub(super) fn part_id(effect: &Effect, part: usize) -> String {
-    effect::part_id(&effect.id, part)
 }

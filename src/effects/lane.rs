@@ -14,6 +14,8 @@ use crate::app::App;
 const READ_MODELS: &[&str] = &["effects", "conversations"];
 /// How long a step waits until its read models show the last one.
 const READABLE_WITHIN: Duration = Duration::from_secs(10);
+/// What is longer is not waited for here: others want to be worked on.
+const LONG: Duration = Duration::from_secs(1);
 /// The pause after a failure of our own, such as a database that is away.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -23,10 +25,14 @@ pub async fn work(app: Arc<App>, sessions: Arc<Sessions>, holder: Uuid, lane: St
         app: &app,
         sessions: &sessions,
     };
-    if let Err(error) = until_idle(&worker, &lane).await {
-        let error = format!("{error:#}");
-        tracing::warn!(lane, error, "could not settle an effect, will try again");
-        tokio::time::sleep(FAILURE_PAUSE).await;
+    match until_idle(&worker, holder, &lane).await {
+        Ok(true) => {}
+        Ok(false) => return,
+        Err(error) => {
+            let error = format!("{error:#}");
+            tracing::warn!(lane, error, "could not settle an effect, will try again");
+            tokio::time::sleep(FAILURE_PAUSE).await;
+        }
     }
     let released = async {
         let mut conn = app.pool.acquire().await?;
@@ -37,7 +43,9 @@ pub async fn work(app: Arc<App>, sessions: Arc<Sessions>, holder: Uuid, lane: St
     }
 }
 
-async fn until_idle(worker: &Worker<'_>, lane: &str) -> anyhow::Result<()> {
+/// Whether the lane is to be let go; one that has to wait for long keeps its
+/// lease for as long, and nobody works on it meanwhile.
+async fn until_idle(worker: &Worker<'_>, holder: Uuid, lane: &str) -> anyhow::Result<bool> {
     let app = worker.app;
     while !app.stopping.is_cancelled() {
         let Some(effect) = next(app, lane).await? else {
@@ -53,6 +61,13 @@ async fn until_idle(worker: &Worker<'_>, lane: &str) -> anyhow::Result<()> {
                     break;
                 }
             }
+            Step::Later(pause) if pause > LONG => {
+                let until = app.source.now() + pause;
+                let lanes = [lane.to_owned()];
+                let mut conn = app.pool.acquire().await?;
+                effects::keep_lanes(&mut conn, holder, &lanes, until).await?;
+                return Ok(false);
+            }
             Step::Later(pause) => {
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
@@ -61,7 +76,7 @@ async fn until_idle(worker: &Worker<'_>, lane: &str) -> anyhow::Result<()> {
             }
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The next effect of a lane, if it is due.

@@ -49,7 +49,7 @@ pub(super) async fn send(
         Err(error) => error,
     };
     if !error.may_have_happened() {
-        return Ok(Outcome::Failed(Failure::of(&error)));
+        return Ok(Outcome::Failed(letter.failure(&error)));
     }
     // A provider that answered is done with the request: what its list does
     // not show now will not come.
@@ -58,7 +58,7 @@ pub(super) async fn send(
             Ok(Some(accepted)) => {
                 return Ok(Outcome::Sent(letter.sent(attempt, true, Some(accepted))));
             }
-            Ok(None) => return Ok(Outcome::Failed(Failure::of(&error))),
+            Ok(None) => return Ok(Outcome::Failed(letter.failure(&error))),
             Err(_) => {}
         }
     }
@@ -193,6 +193,19 @@ impl Letter {
         }
     }
 
+    /// Why it was not sent. A provider's words may repeat ours, and of ours a
+    /// code must not be kept.
+    fn failure(&self, error: &http::Error) -> Failure {
+        let failure = Failure::of(error);
+        match self.words == self.kept {
+            true => failure,
+            false => Failure {
+                message: error.to_string(),
+                ..failure
+            },
+        }
+    }
+
     fn sent(&self, attempt: u32, adopted: bool, accepted: Option<Accepted>) -> Box<Sent> {
         let (message_id, our_address) = match accepted {
             Some(accepted) => (Some(accepted.message_id), Some(accepted.our_address)),
@@ -210,5 +223,36 @@ impl Letter {
             content: self.kept.clone(),
             content_sid: self.template.as_ref().map(|it| it.content_sid.clone()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::providers::http::Refusal;
+
+    #[test]
+    fn a_providers_words_are_kept_unless_they_may_repeat_a_code() {
+        let refusal = Refusal {
+            status: 400,
+            code: "21617".into(),
+            message: "The message body 'Su código es 123456' is bad".into(),
+            body: serde_json::Value::Null,
+        };
+        let error = http::Error::Refused(refusal);
+        let letter = |kept: &str| Letter {
+            channel: Channel::Sms,
+            provider: Provider::Twilio,
+            contact: "+573001234567".into(),
+            words: "Su código es 123456".into(),
+            kept: kept.into(),
+            template: None,
+            interaction_id: "otp_1".into(),
+        };
+        let told = letter("Su código es 123456").failure(&error);
+        assert!(told.message.contains("123456"));
+        let hidden = letter("Su código es ******").failure(&error);
+        assert!(!hidden.message.contains("123456"), "{}", hidden.message);
+        assert_eq!(hidden.code.as_deref(), Some("21617"));
     }
 }

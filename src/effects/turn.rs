@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use domain::conversation;
-use domain::effect::{Answered, Part, Remedy};
+use domain::effect::{Answered, Part, Remedy, part_id};
 use domain::{Channel, Direction};
 use projections::conversations::{self, Context, Message, MessageStatus};
 use projections::effects::{self, Effect, Request};
 use projections::interactions;
 use serde_json::{Map, Value};
 
-use super::attempt::{Worker, part_id};
+use super::attempt::Worker;
 use super::outcome::{Failure, Outcome};
 use super::sessions::Kept;
 use crate::config::TextMode;
@@ -250,7 +250,7 @@ impl Question<'_> {
             return Outcome::Failed(Failure::ours(Remedy::Retry, words));
         }
         let parts = parts.into_iter().zip(1..).map(|(content, part)| Part {
-            effect_id: part_id(self.effect, part),
+            effect_id: part_id(&self.effect.id, part),
             content,
         });
         Outcome::Answered(Box::new(Answered {

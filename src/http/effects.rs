@@ -28,7 +28,7 @@ use crate::ledger::CommandError;
 struct EffectView {
     /// Its id; on the ledger it is the stream `effect/<id>`.
     id: String,
-    /// `message` or `turn`: the agent's answer to what a client wrote.
+    /// `message`, `code` (a one-time code), or `turn`: the agent's answer to what a client wrote.
     kind: String,
     /// Where it stands: `waiting`, `attempted`, `uncertain` (it may have gone out), `bounced` (the provider could not
     /// deliver it), `dead` (given up until somebody retries it), `done`, or `dropped` (not owed any more).
@@ -145,7 +145,7 @@ impl Api {
         auth: Auth,
         /// `waiting`, `attempted`, `uncertain`, `bounced`, `dead`, `done` or `dropped`.
         state: Query<Option<String>>,
-        /// `message` or `turn`.
+        /// `message`, `turn` or `code`.
         kind: Query<Option<String>>,
         /// The conversation, or the challenge of a one-time code.
         lane: Query<Option<String>>,
@@ -175,7 +175,8 @@ impl Api {
 
     /// Try a dead letter again
     ///
-    /// It is attempted at once, in its place in the conversation. 409 `effect_not_dead` for any other effect.
+    /// It is attempted at once, in its place in the conversation. 409 `effect_not_dead` for any other effect,
+    /// `opted_out` when the client wants to hear no more, `effect_silenced` when the agent must not speak there.
     #[oai(
         path = "/api/effects/:id/retry",
         method = "post",
@@ -203,7 +204,19 @@ impl Api {
 }
 
 async fn retry(app: &App, caller: &Caller, id: &str) -> Result<i64, Failure> {
-    find(app, id).await?;
+    let effect = find(app, id).await?;
+    let mut conn = app.pool.acquire().await?;
+    let lane = effects::lane(&mut conn, &effect.lane).await?;
+    drop(conn);
+    if let Some(lane) = lane.filter(|lane| lane.silences(effect.author).is_some()) {
+        return Err(match lane.opted_out {
+            true => Failure::conflict("opted_out", "The client has opted out"),
+            false => Failure::conflict(
+                "effect_silenced",
+                "A person has taken over, or the conversation was closed: resume it first",
+            ),
+        });
+    }
     let metadata: HashMap<_, _> = metadata(caller);
     let command = || Command::Retry {
         retried_by: caller.actor(),

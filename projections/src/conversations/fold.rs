@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use domain::conversation::{Event as Decision, Started, Status};
+use domain::conversation::{Event as Decision, Started};
 use domain::event::Recorded;
 use domain::message::{self, Kind};
 use domain::{Direction, Event, PhoneIndex, Provider};
@@ -18,8 +18,6 @@ use crate::rows::Rows;
 use crate::text;
 
 /// Why a message is not owed any more.
-pub(super) const OPTED_OUT: &str = "the client wants to hear no more";
-pub(super) const SILENCED: &str = "a person has taken over, or the conversation was closed";
 /// Who wrote a message.
 pub(super) const AGENT: &str = "agent";
 const FIRST: &str = "first";
@@ -82,9 +80,7 @@ impl Tables {
                     return;
                 };
                 row.decide(event, at);
-                if row.status != Status::Active {
-                    self.drop_waiting(id, |row| row.author == AGENT, SILENCED);
-                }
+                self.drop_silenced(id);
             }
         }
     }
@@ -132,12 +128,8 @@ impl Tables {
         if let Some(conversation) = self.conversations.now.get_mut(&row.conversation_id) {
             let written_at = row.created_at;
             conversation.last_message_at = conversation.last_message_at.max(written_at);
-            match conversation.status {
-                _ if conversation.opted_out => row.drop_for(OPTED_OUT),
-                Status::Escalated | Status::Closed if row.author == AGENT => {
-                    row.drop_for(SILENCED);
-                }
-                _ => {}
+            if let Some(reason) = conversation.silences(&row) {
+                row.drop_for(reason);
             }
         }
         self.messages.now.insert(row.id.clone(), row);
@@ -147,17 +139,22 @@ impl Tables {
     pub(super) fn opt_out(&mut self, id: &str) {
         if let Some(row) = self.conversations.now.get_mut(id) {
             row.opted_out = true;
-            self.drop_waiting(id, |_| true, OPTED_OUT);
+            self.drop_silenced(id);
         }
     }
 
-    /// Drops what waits. What is being sent, or may have been, is seen to its
-    /// end. As the policy `effects` does it.
-    fn drop_waiting(&mut self, id: &str, concerned: impl Fn(&Message) -> bool, reason: &str) {
+    /// Drops what waits and may not be said any more. What is being sent, or
+    /// may have been, is left until it is known what became of it. As the
+    /// policy `effects` does it.
+    pub(super) fn drop_silenced(&mut self, id: &str) {
+        let Some(conversation) = self.conversations.now.get(id) else {
+            return;
+        };
         let rows = self.messages.now.values_mut();
-        let waiting = rows.filter(|row| row.conversation_id == id && row.is_waiting());
-        for row in waiting.filter(|row| concerned(row)) {
-            row.drop_for(reason);
+        for row in rows.filter(|row| row.conversation_id == id && row.is_waiting()) {
+            if let Some(reason) = conversation.silences(row) {
+                row.drop_for(reason);
+            }
         }
     }
 

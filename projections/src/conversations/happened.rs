@@ -49,6 +49,10 @@ impl Tables {
         if let Some(told) = &mut row.told {
             told.standing = standing;
         }
+        if standing == Standing::Waiting {
+            let conversation = row.conversation_id.clone();
+            self.drop_silenced(&conversation);
+        }
     }
 
     /// The provider took it.
@@ -81,11 +85,15 @@ impl Tables {
         }
     }
 
+    /// Who was silenced while it was under way is not tried again.
     fn refused(&mut self, id: &str, remedy: Remedy) {
-        let row = self.messages.now.get(id);
-        if let (Some(row), Remedy::OptOut) = (row, remedy) {
-            let conversation = row.conversation_id.clone();
-            self.opt_out(&conversation);
+        let Some(row) = self.messages.now.get(id) else {
+            return;
+        };
+        let conversation = row.conversation_id.clone();
+        match remedy {
+            Remedy::OptOut => self.opt_out(&conversation),
+            _ => self.drop_silenced(&conversation),
         }
     }
 

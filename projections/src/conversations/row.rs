@@ -8,6 +8,8 @@ use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection, Row};
 
+use super::fold::AGENT;
+use super::message::Message;
 use crate::sql::{Table, optional_word, word};
 use crate::text;
 
@@ -104,6 +106,12 @@ pub(super) struct Told {
 }
 
 impl Conversation {
+    /// Why a message of ours is not to be sent any more; `None` while it may.
+    pub(super) fn silences(&self, message: &Message) -> Option<&'static str> {
+        let by_agent = message.author == AGENT;
+        conversation::silenced(self.status, self.opted_out, by_agent)
+    }
+
     /// A conversation of which nothing but its number is known.
     pub(super) fn begin(
         id: String,

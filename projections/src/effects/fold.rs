@@ -167,6 +167,7 @@ impl Tables {
             Outcome::Retried(_) => {
                 row.state = State::Waiting;
                 row.due_at = None;
+                row.failures = 0;
                 if !matches!(row.request, Request::Code { .. }) {
                     row.expires_at = recorded.occurred_at + worth();
                 }
@@ -215,6 +216,7 @@ impl Tables {
             return;
         };
         row.due_at = retry_at;
+        row.failures += 1;
         row.as_template |= remedy == Remedy::Template;
         row.state = match remedy {
             Remedy::Retry | Remedy::Template => State::Waiting,
@@ -297,6 +299,7 @@ impl Tables {
             request,
             as_template: false,
             attempts: 0,
+            failures: 0,
             attempted_at: None,
             due_at: None,
             expires_at: recorded.occurred_at + worth(),

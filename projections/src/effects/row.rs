@@ -203,6 +203,9 @@ pub struct Effect {
     pub as_template: bool,
     /// How many attempts were made.
     pub attempts: i32,
+    /// How many of them surely came to nothing, since a person last asked for
+    /// it.
+    pub failures: i32,
     /// When the last was, by the clock of whoever made it.
     pub attempted_at: Option<DateTime<Utc>>,
     /// Not before this.
@@ -256,7 +259,7 @@ pub(super) struct Callback {
 }
 
 pub(super) const COLUMNS: &str = "id, kind, lane, ord, part, author, state, request, as_template,
-    attempts, attempted_at, due_at, expires_at, provider, provider_message_id, error_status,
+    attempts, failures, attempted_at, due_at, expires_at, provider, provider_message_id, error_status,
     error_code, error_message, created_at, updated_at";
 
 pub(super) const EFFECTS: Table = Table {
@@ -272,6 +275,7 @@ pub(super) const EFFECTS: Table = Table {
         "request",
         "as_template",
         "attempts",
+        "failures",
         "attempted_at",
         "due_at",
         "expires_at",
@@ -314,6 +318,7 @@ impl FromRow<'_, PgRow> for Effect {
             request,
             as_template: row.try_get("as_template")?,
             attempts: row.try_get("attempts")?,
+            failures: row.try_get("failures")?,
             attempted_at: row.try_get("attempted_at")?,
             due_at: row.try_get("due_at")?,
             expires_at: row.try_get("expires_at")?,

@@ -321,3 +321,52 @@ fn what_was_given_up_is_owed_again_when_a_person_says_so() {
     ledger.happens(&turn, Outcome::Retried(retried));
     assert_eq!(ledger.queue(), [turn]);
 }
+
+#[test]
+fn who_opts_out_while_a_message_is_under_way_is_not_tried_again() {
+    for said in ["STOP", "escalate"] {
+        let mut ledger = Ledger::default();
+        let turn = ledger.hears("uno");
+        ledger.answers(&turn, 2);
+        let (sending, lost) = (part_id(&turn, 1), part_id(&turn, 2));
+        let attempted = Attempted {
+            attempt: 1,
+            at: DateTime::UNIX_EPOCH,
+        };
+        ledger.happens(&sending, Outcome::Attempted(attempted.clone()));
+        ledger.fails(&lost, Remedy::DeadLetter);
+        match said {
+            "STOP" => drop(ledger.hears(said)),
+            _ => ledger.decide(Decision::Escalated(changed())),
+        }
+        assert_eq!(ledger.state(&sending), Some(State::Attempted));
+        ledger.fails(&sending, Remedy::Retry);
+        assert_eq!(ledger.state(&sending), Some(State::Dropped), "{said}");
+        let retried = Retried {
+            retried_by: "user:7".into(),
+        };
+        ledger.happens(&lost, Outcome::Retried(retried));
+        assert_eq!(ledger.state(&lost), Some(State::Dropped), "{said}");
+    }
+}
+
+#[test]
+fn yes_is_an_answer_like_others_from_who_never_opted_out() {
+    let mut ledger = Ledger::default();
+    let turn = ledger.hears("YES");
+    assert_eq!(ledger.queue(), [turn]);
+}
+
+#[test]
+fn the_schedule_goes_by_failures_and_begins_anew_when_a_person_asks() {
+    let mut ledger = Ledger::default();
+    let turn = ledger.hears("uno");
+    ledger.fails(&turn, Remedy::Retry);
+    ledger.fails(&turn, Remedy::DeadLetter);
+    assert_eq!(ledger.effect(&turn).failures, 2);
+    let retried = Retried {
+        retried_by: "user:7".into(),
+    };
+    ledger.happens(&turn, Outcome::Retried(retried));
+    assert_eq!(ledger.effect(&turn).failures, 0);
+}

@@ -20,6 +20,7 @@ use crate::http::batch_calling::metadata;
 use crate::http::body::Body;
 use crate::http::error::Failure;
 use crate::http::{Tag, audit, params};
+use crate::ledger::events;
 
 /// How long an answer waits until the provider has taken the message.
 const WAIT: Duration = Duration::from_secs(8);
@@ -197,7 +198,10 @@ async fn begin(
         Error::OptedOut => Failure::from(error).naming(NOT_SENT),
         error => error.into(),
     })?;
-    match conversations::wait_for_outcome(app, &begun.effect_id, WAIT).await? {
+    let outcome = conversations::wait_for_outcome(app, &begun.effect_id, WAIT).await?;
+    app.readable(&["effects"], events::head(&app.pool).await?)
+        .await;
+    match outcome {
         Outcome::Sent(id) => {
             // Not every provider gives one: ours stands for it.
             let id = id.unwrap_or_else(|| begun.effect_id.clone());

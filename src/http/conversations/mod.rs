@@ -38,7 +38,7 @@ use crate::conversations::{self, Error};
 const MESSAGES_SHOWN: i64 = 200;
 /// Fewest digits of a search that is taken for one by number.
 const SEARCHED_DIGITS_MIN: usize = 7;
-const READ_MODELS: [&str; 2] = ["conversations", "audit_log"];
+const READ_MODELS: [&str; 3] = ["conversations", "effects", "audit_log"];
 
 /// Why somebody else speaks from now on.
 #[derive(Default, Deserialize, Object)]

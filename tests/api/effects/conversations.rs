@@ -178,6 +178,8 @@ async fn who_writes_stop_is_left_alone() {
     let (status, _) = answer(world.api.post_as("supervisor", &path, &body)).await;
     assert_eq!(status, 409);
     assert_eq!(world.sent_to(ANA).len(), 1, "nothing but the first message");
+    let dropped = "select count(*) from effects where state = 'dropped'";
+    world.until("dropped", dropped, 0).await;
     world.hears(ANA, "START").await;
     world.until("opted in", opted_out, 0).await;
     world.hears(ANA, "Hola otra vez").await;
