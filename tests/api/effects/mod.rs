@@ -20,7 +20,7 @@ use crate::harness::postgres::fresh_database;
 use crate::harness::read_models::assert_equal_a_rebuild;
 
 /// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// How fast the stand-in's world goes.
 const SPEED: f64 = 500.0;
