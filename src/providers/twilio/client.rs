@@ -24,9 +24,9 @@ pub const DEFAULT_BASE_URL: &str = "https://api.twilio.com";
 const API_VERSION: &str = "2010-04-01";
 /// What comes before a WhatsApp number.
 const WHATSAPP: &str = "whatsapp:";
-/// Messages of one page: the provider's most, so that one request is nearly
-/// always enough.
-const PAGE_SIZE: usize = 1_000;
+/// Messages of one page: the provider's own default. They are to one number
+/// and the newest first, so that one page is nearly always enough.
+const PAGE_SIZE: usize = 50;
 /// Pages that are read before we give up.
 const PAGES_MAX: usize = 20;
 /// What a trial account puts before every text.

@@ -372,6 +372,7 @@ async fn messages_of_the_same_words_are_told_apart_by_time_and_id() {
 #[tokio::test]
 async fn the_list_is_read_to_its_end_or_to_what_is_too_old() {
     let mut pair = Pair::start().await;
+    assert_eq!(pair.client.page_size, 50);
     pair.client.page_size = 2;
     let message = sms(ANA, "hola");
     let mut sent = Vec::new();
