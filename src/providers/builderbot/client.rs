@@ -98,15 +98,16 @@ impl Client {
             .act(request.header("x-api-builderbot", key))
             .await?;
         let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
-        match words(&answer) {
-            (_, message) if message.is_empty() => Ok(()),
-            (code, message) => Err(Error::Refused(Refusal {
-                status: 200,
-                code,
-                message,
-                body: answer,
-            })),
+        if !is_refusal(&answer) {
+            return Ok(());
         }
+        let (code, message) = words(&answer);
+        Err(Error::Refused(Refusal {
+            status: 200,
+            code,
+            message,
+            body: answer,
+        }))
     }
 }
 
@@ -127,10 +128,22 @@ fn messages_url(base_url: &Url, project_id: &str) -> Result<Url, Error> {
     Ok(url)
 }
 
+/// Whether an answer of success speaks of an error, in whatever form.
+fn is_refusal(answer: &Value) -> bool {
+    match &answer["error"] {
+        Value::Null | Value::Bool(false) => false,
+        Value::Bool(true) | Value::Number(_) => true,
+        Value::String(said) => !said.trim().is_empty(),
+        Value::Array(errors) => !errors.is_empty(),
+        Value::Object(error) => !error.is_empty(),
+    }
+}
+
 /// The sentence of a refusal: those who use it read `error`. There are no codes.
 fn words(body: &Value) -> (String, String) {
-    let said = body["error"].as_str().unwrap_or_default();
-    (String::new(), said.to_owned())
+    let error = &body["error"];
+    let said = error.as_str().or_else(|| error["message"].as_str());
+    (String::new(), said.unwrap_or_default().to_owned())
 }
 
 #[cfg(test)]

@@ -128,14 +128,29 @@ async fn a_wrong_key_is_refused_in_the_providers_words() {
 
 #[test]
 fn an_answer_that_speaks_of_an_error_is_none_of_success() {
-    let said = |answer: Value| words(&answer).1;
-    assert_eq!(said(json!({"error": "invalid api key"})), "invalid api key");
+    for bad in [
+        json!({"error": "invalid api key"}),
+        json!({"error": {"message": "the session is closed"}}),
+        json!({"success": true, "error": true}),
+        json!({"error": 401}),
+        json!({"error": ["no such project"]}),
+    ] {
+        assert!(is_refusal(&bad), "{bad}");
+    }
+    let said = json!({"error": {"message": "the session is closed"}});
+    assert_eq!(words(&said).1, "the session is closed");
     for good in [
         json!({"success": true, "error": null}),
         json!({"error": false}),
+        json!({"error": " "}),
+        json!({"error": []}),
+        json!({"error": {}}),
+        json!({"message": "queued"}),
+        json!([{"error": "of another form"}]),
         json!("ok"),
+        Value::Null,
     ] {
-        assert_eq!(said(good), "");
+        assert!(!is_refusal(&good), "{good}");
     }
 }
 
