@@ -111,6 +111,7 @@ impl Protocol {
                     self.stage = Stage::Idle;
                     vec![Act::Answered(Ok(answer))]
                 }
+                None if turn.is_over() => self.fail(TurnError::NoWords),
                 None => self.fail(TurnError::TimedOut("the agent's answer")),
             },
             Stage::Idle | Stage::Over => Vec::new(),
@@ -174,9 +175,10 @@ impl Protocol {
                     turn.corrects(now, event_id, &original, corrected);
                 }
             }
-            Frame::TurnOver => {
+            Frame::TurnOver { event_id } => {
+                let is_later = event_id.is_some_and(|id| self.is_later(id));
                 if let Stage::Turn(turn) = &mut self.stage {
-                    turn.ends(now);
+                    turn.ends(now, is_later);
                 }
             }
             Frame::Other => {}
@@ -246,6 +248,12 @@ impl Protocol {
         if let Stage::Turn(turn) = &mut self.stage {
             turn.works(now);
         }
+    }
+
+    /// Whether an id is of after whatever was heard before this turn.
+    fn is_later(&self, event_id: i64) -> bool {
+        let mut before = self.heard.iter().take(self.heard_before);
+        before.all(|it| *it < event_id)
     }
 
     /// Remembers an id; whether it was known before this turn.
