@@ -6,6 +6,7 @@
 use std::fmt;
 
 use hmac::{Hmac, Mac};
+use phonenumber::Mode;
 use phonenumber::metadata::DATABASE;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
@@ -92,6 +93,33 @@ impl PhoneNumber {
         id.bytes()
             .all(|b| b.is_ascii_uppercase())
             .then(|| id.to_owned())
+    }
+
+    /// The number to count by: of several that ring at one telephone the same
+    /// one. Mexico's mobiles are reached with a 1 before them too, Argentina's
+    /// with a 9. `None` where nobody can tell whom it reaches: its country's
+    /// plan has no such numbers, or writes it otherwise (without a trunk 0).
+    pub fn canonical(&self) -> Option<Self> {
+        let digits = self.digits();
+        let mobile = |with: &str| digits.strip_prefix(with).filter(|it| it.len() == 10);
+        let number = match (mobile("521"), mobile("549")) {
+            (Some(rest), _) => Self(format!("+52{rest}")),
+            (_, Some(rest)) => Self(format!("+54{rest}")),
+            _ => self.clone(),
+        };
+        let parsed = phonenumber::parse(None, number.as_str()).ok()?;
+        let national = parsed.national().to_string();
+        let length = u16::try_from(national.len()).ok()?;
+        let mut plans = DATABASE.by_code(&parsed.code().value())?.into_iter();
+        // Looser than `is_valid`, which does not know ranges that are new.
+        let is_planned = plans.any(|plan| {
+            let kinds = plan.descriptors();
+            let mut lengths = [kinds.mobile(), kinds.fixed_line()].into_iter().flatten();
+            kinds.general().is_match(&national)
+                && lengths.any(|it| it.possible_length().contains(&length))
+        });
+        let spelling = parsed.format().mode(Mode::E164).to_string();
+        (is_planned && spelling == number.0).then_some(number)
     }
 
     /// The number with its `+`.
@@ -309,6 +337,46 @@ mod tests {
         ] {
             let known = PhoneNumber::parse(number).unwrap().country();
             assert_eq!(known.as_deref(), country, "{number}");
+        }
+    }
+
+    #[test]
+    fn spellings_of_one_telephone_are_counted_as_one() {
+        for (number, canonical) in [
+            ("+573001234567", Some("+573001234567")),
+            ("+573000000001", Some("+573000000001")),
+            ("+573999999999", Some("+573999999999")),
+            ("+14155550100", Some("+14155550100")),
+            ("+18095551234", Some("+18095551234")),
+            ("+447400123456", Some("+447400123456")),
+            ("+390612345678", Some("+390612345678")),
+            ("+2250102030405", Some("+2250102030405")),
+            ("+525512345678", Some("+525512345678")),
+            ("+5215512345678", Some("+525512345678")),
+            ("+541133334444", Some("+541133334444")),
+            ("+5491133334444", Some("+541133334444")),
+            ("+5492231234567", Some("+542231234567")),
+            ("+5703001234567", None),
+            ("+57003001234567", None),
+            ("+570573001234567", None),
+            ("+57573001234567", None),
+            ("+5730012345678", None),
+            ("+57300123456", None),
+            ("+52015512345678", None),
+            ("+520445512345678", None),
+            ("+52115512345678", None),
+            ("+5401133334444", None),
+            ("+54111533334444", None),
+            ("+54901133334444", None),
+            ("+114155550100", None),
+            ("+10005550100", None),
+            ("+4407400123456", None),
+            ("+440000000000", None),
+            ("+9990000000", None),
+        ] {
+            let counted = PhoneNumber::parse(number).unwrap().canonical();
+            let counted = counted.as_ref().map(PhoneNumber::as_str);
+            assert_eq!(counted, canonical, "{number}");
         }
     }
 

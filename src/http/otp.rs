@@ -266,6 +266,10 @@ impl From<RequestError> for Failure {
             RequestError::Country => {
                 Self::field("phone_number", "is of a country that no codes are sent to")
             }
+            RequestError::Number => Self::field(
+                "phone_number",
+                "is no number of its country: write it in E.164, without a trunk 0",
+            ),
             RequestError::Limited(retry_after_secs) => Self::limited(
                 "otp_rate_limited",
                 "Se pidieron demasiados códigos, intenta más tarde",

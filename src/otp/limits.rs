@@ -27,9 +27,10 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The keys of a number.
+    /// The keys of a number, however it is spelled.
     pub fn of(index: &PhoneIndex, phone: &PhoneNumber, purpose: &str) -> Self {
-        let number = phone.as_str();
+        let canonical = phone.canonical();
+        let number = canonical.as_ref().unwrap_or(phone).as_str();
         let block = &number[..number.len().saturating_sub(BLOCK_DIGITS)];
         Self {
             phone: index.key(number),

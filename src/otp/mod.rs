@@ -101,6 +101,9 @@ pub enum RequestError {
     /// Codes are not sent to the number's country.
     #[error("no codes are sent to this country")]
     Country,
+    /// Nobody can tell whose number it is; see [`PhoneNumber::canonical`].
+    #[error("the number is none of its country's")]
+    Number,
     /// A limit is reached; try again in so many seconds.
     #[error("too many codes were asked for")]
     Limited(u64),
@@ -206,6 +209,9 @@ impl Otp {
     ) -> Result<Made, RequestError> {
         if !self.is_allowed(&order.phone_number) {
             return Err(RequestError::Country);
+        }
+        if order.phone_number.canonical().is_none() {
+            return Err(RequestError::Number);
         }
         let now = self.now();
         let id = order.challenge_id;

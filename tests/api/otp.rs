@@ -265,6 +265,12 @@ async fn a_wrong_order_is_told_by_the_names_of_its_fields() {
         let expected = invalid("phone_number", country, &whole);
         assert_error(number, ask(&app, number, "login"), expected).await;
     }
+    let none = "is no number of its country: write it in E.164, without a trunk 0";
+    for number in ["+5703001234567", "+57003001234567", "+5730012345678"] {
+        let whole = format!("phone_number {none}");
+        let expected = invalid("phone_number", none, &whole);
+        assert_error(number, ask(&app, number, "login"), expected).await;
+    }
     let unknown = "otp_00000000-0000-4000-8000-000000000000";
     for id in [unknown, "x", "' or 1 = 1"] {
         assert_error(
@@ -421,6 +427,29 @@ async fn blocks_of_numbers_and_all_together_have_limits_that_take_nothing_from_e
 }
 
 #[tokio::test]
+async fn one_telephone_has_one_limit_under_all_of_its_numbers() {
+    let app = TestApp::start().await;
+    let settings = OtpSettings {
+        allowed_countries: vec!["MX".to_owned(), "AR".to_owned()],
+        ..OtpSettings::default()
+    };
+    let otp = codes(&app, settings);
+    for [one, other] in [
+        ["+5215512345678", "+525512345678"],
+        ["+5491133334444", "+541133334444"],
+    ] {
+        assert_eq!(may(&otp, one, "a").await, Ok(()));
+        assert_eq!(may(&otp, other, "a").await, Ok(()));
+        assert_eq!(may(&otp, one, "a").await, Ok(()));
+        assert_eq!(may(&otp, other, "a").await, Err(900), "{other}");
+        assert_eq!(may(&otp, one, "a").await, Err(900), "{one}");
+    }
+    let blocks = "select count(distinct prefix_key) from otp_requests";
+    assert_eq!(app.count(blocks).await, 2);
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn codes_go_to_the_countries_that_are_named() {
     let app = TestApp::start().await;
     let settings = OtpSettings {
@@ -430,7 +459,7 @@ async fn codes_go_to_the_countries_that_are_named() {
     let otp = codes(&app, settings);
     for (phone_number, is_allowed) in [
         ("+14155550100", true),
-        ("+10005550100", true),
+        ("+10005550100", false),
         ("+18765551234", false),
         ("+5491133334444", true),
         (PHONE, false),
