@@ -48,6 +48,8 @@ pub enum Taken {
     Counted(DateTime<Utc>),
     /// A limit is reached until this time. Nothing was counted.
     Refused(DateTime<Utc>),
+    /// The id was counted for another number or purpose.
+    Elsewhere,
 }
 
 /// The limits.
@@ -79,11 +81,15 @@ impl Limits {
         sqlx::query("select pg_advisory_xact_lock(hashtextextended('otp_requests', 4245))")
             .execute(&mut *tx)
             .await?;
-        if !is_counted(&mut tx, challenge_id).await? {
-            if let Some(until) = self.reached_until(&mut tx, keys, now).await? {
-                return Ok(Taken::Refused(until));
+        match is_counted(&mut tx, challenge_id, keys).await? {
+            Some(true) => {}
+            Some(false) => return Ok(Taken::Elsewhere),
+            None => {
+                if let Some(until) = self.reached_until(&mut tx, keys, now).await? {
+                    return Ok(Taken::Refused(until));
+                }
+                self.count(&mut tx, challenge_id, keys, now).await?;
             }
-            self.count(&mut tx, challenge_id, keys, now).await?;
         }
         let again_at = self.reached_until(&mut tx, keys, now).await?;
         tx.commit().await?;
@@ -177,10 +183,18 @@ impl Limits {
     }
 }
 
-async fn is_counted(conn: &mut PgConnection, challenge_id: &str) -> sqlx::Result<bool> {
-    sqlx::query_scalar("select exists (select from otp_requests where challenge_id = $1)")
+/// Whether a challenge that was counted was so for this number and purpose.
+async fn is_counted(
+    conn: &mut PgConnection,
+    challenge_id: &str,
+    keys: &Keys,
+) -> sqlx::Result<Option<bool>> {
+    let sql = "select phone_key = $2 and purpose = $3 from otp_requests where challenge_id = $1";
+    sqlx::query_scalar(sql)
         .bind(challenge_id)
-        .fetch_one(conn)
+        .bind(&keys.phone)
+        .bind(&keys.purpose)
+        .fetch_optional(conn)
         .await
 }
 

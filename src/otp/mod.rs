@@ -220,6 +220,7 @@ impl Otp {
         let resend_after = match taken.map_err(anyhow::Error::from)? {
             Taken::Counted(again_at) => again_at,
             Taken::Refused(until) => return Err(RequestError::Limited(seconds(now, until))),
+            Taken::Elsewhere => return Err(RequestError::Taken),
         };
         let requested = Requested {
             challenge_id: id.clone(),

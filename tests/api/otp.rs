@@ -511,6 +511,34 @@ async fn a_repeat_under_its_key_finds_the_same_challenge() {
     app.stop().await;
 }
 
+#[tokio::test]
+async fn an_id_that_was_counted_for_one_number_gets_no_other_past_the_limits() {
+    let app = TestApp::start().await;
+    let otp = codes(&app, OtpSettings::default());
+    assert_eq!(may(&otp, PHONE, "login").await, Ok(()));
+    // As a failure between the count and the challenge leaves it.
+    let cut_short = "update otp_requests set challenge_id = 'otp_cut_short'";
+    sqlx::query(cut_short).execute(&app.pool).await.unwrap();
+    for (phone_number, purpose, is_made) in [
+        ("+573007654321", "login", false),
+        (PHONE, "pay", false),
+        (PHONE, "login", true),
+    ] {
+        let order = Order {
+            challenge_id: "otp_cut_short".to_owned(),
+            phone_number: PhoneNumber::parse(phone_number).unwrap(),
+            purpose: purpose.to_owned(),
+        };
+        match otp.request(order, Default::default()).await {
+            Ok(_) => assert!(is_made, "{phone_number} {purpose}"),
+            Err(RequestError::Taken) => assert!(!is_made, "{phone_number} {purpose}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(app.count("select count(*) from otp_requests").await, 1);
+    app.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_requests_at_once_on_two_replicas_get_what_one_may_have() {
     let apps = two([|_| {}, |_| {}]).await;
