@@ -141,7 +141,8 @@ impl Api {
     /// Send a one-time code
     ///
     /// By SMS. 429 `otp_rate_limited` when too many were asked for: for the number and purpose, for its block of
-    /// numbers, or altogether. 400 where the number's country is none that codes are sent to.
+    /// numbers, or altogether. 400 where the number's country is none that codes are sent to, or has no such number.
+    /// 410 `otp_expired` where an `Idempotency-Key` is used again when its answer is forgotten and its code too old.
     #[oai(path = "/api/otp", method = "post", operation_id = "request_otp")]
     async fn request(
         &self,
@@ -279,6 +280,7 @@ impl From<RequestError> for Failure {
                 "idempotency_key_reused",
                 "This Idempotency-Key was used for another request: take a new one",
             ),
+            RequestError::Expired => Self::gone("otp_expired", "El código ha vencido, pide otro"),
             RequestError::Internal(error) => error.into(),
         }
     }

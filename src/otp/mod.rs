@@ -110,6 +110,9 @@ pub enum RequestError {
     /// The id is that of a challenge for another number or purpose.
     #[error("the challenge is another one")]
     Taken,
+    /// The challenge was made before, and its time is over.
+    #[error("the code has expired")]
+    Expired,
     /// The database or the ledger failed.
     #[error(transparent)]
     Internal(#[from] anyhow::Error),
@@ -241,6 +244,9 @@ impl Otp {
             Some(known) => known.expires_at,
             None => requested.expires_at,
         };
+        if expires_at <= now {
+            return Err(RequestError::Expired);
+        }
         Ok(Made {
             challenge_id: id,
             expires_at,

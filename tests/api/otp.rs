@@ -508,6 +508,18 @@ async fn a_repeat_under_its_key_finds_the_same_challenge() {
         .await
         .unwrap();
     assert_eq!(refusal(again("pay")).await.1, "idempotency_key_reused");
+
+    for (secs, status) in [(259, 202), (1, 410), (86_400, 410)] {
+        app.clock.advance(Duration::seconds(secs));
+        sqlx::query("delete from idempotency_keys")
+            .execute(&app.pool)
+            .await
+            .unwrap();
+        let (got, code, _) = refusal(again("login")).await;
+        let expected = if status == 410 { "otp_expired" } else { "" };
+        assert_eq!((got, code.as_str()), (status, expected), "{secs}");
+    }
+    assert_eq!(app.count(made).await, 1);
     app.stop().await;
 }
 
