@@ -276,6 +276,7 @@ impl From<RequestError> for Failure {
                 "Se pidieron demasiados códigos, intenta más tarde",
                 retry_after_secs,
             ),
+            RequestError::Busy => Self::unavailable("Overloaded, try again"),
             RequestError::Taken => Self::conflict(
                 "idempotency_key_reused",
                 "This Idempotency-Key was used for another request: take a new one",

@@ -50,6 +50,8 @@ pub enum Taken {
     Refused(DateTime<Utc>),
     /// The id was counted for another number or purpose.
     Elsewhere,
+    /// Too many are counting. Nothing was counted.
+    Busy,
 }
 
 /// The limits.
@@ -77,10 +79,18 @@ impl Limits {
     ) -> sqlx::Result<Taken> {
         let mut tx = self.pool.begin().await?;
         // One after another, on whatever replica: who counts sees all who
-        // counted before.
-        sqlx::query("select pg_advisory_xact_lock(hashtextextended('otp_requests', 4245))")
+        // counted before. Of one that hangs not all may be hung up.
+        sqlx::query("set local lock_timeout = '2s'")
             .execute(&mut *tx)
             .await?;
+        let locked =
+            sqlx::query("select pg_advisory_xact_lock(hashtextextended('otp_requests', 4245))")
+                .execute(&mut *tx)
+                .await;
+        match locked {
+            Err(error) if is_lock_timeout(&error) => return Ok(Taken::Busy),
+            locked => locked?,
+        };
         match is_counted(&mut tx, challenge_id, keys).await? {
             Some(true) => {}
             Some(false) => return Ok(Taken::Elsewhere),
@@ -196,6 +206,12 @@ async fn is_counted(
         .bind(&keys.purpose)
         .fetch_optional(conn)
         .await
+}
+
+fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    const LOCK_NOT_AVAILABLE: &str = "55P03";
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.as_deref() == Some(LOCK_NOT_AVAILABLE)
 }
 
 /// A setting as chrono has it; one that is absurdly long is a year.

@@ -107,6 +107,9 @@ pub enum RequestError {
     /// A limit is reached; try again in so many seconds.
     #[error("too many codes were asked for")]
     Limited(u64),
+    /// Too many ask at once.
+    #[error("too many ask for codes at once")]
+    Busy,
     /// The id is that of a challenge for another number or purpose.
     #[error("the challenge is another one")]
     Taken,
@@ -223,6 +226,7 @@ impl Otp {
         let resend_after = match taken.map_err(anyhow::Error::from)? {
             Taken::Counted(again_at) => again_at,
             Taken::Refused(until) => return Err(RequestError::Limited(seconds(now, until))),
+            Taken::Busy => return Err(RequestError::Busy),
             Taken::Elsewhere => return Err(RequestError::Taken),
         };
         let requested = Requested {

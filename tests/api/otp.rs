@@ -524,6 +524,21 @@ async fn a_repeat_under_its_key_finds_the_same_challenge() {
 }
 
 #[tokio::test]
+async fn whoever_cannot_be_counted_soon_is_told_to_come_again() {
+    let app = TestApp::start().await;
+    let mut hung = app.pool.begin().await.unwrap();
+    let lock = "select pg_advisory_xact_lock(hashtextextended('otp_requests', 4245))";
+    sqlx::query(lock).execute(&mut *hung).await.unwrap();
+    let response = ask(&app, PHONE, "login").send().await.unwrap();
+    assert_eq!(response.status(), 503);
+    assert_eq!(retry_after(&response), 2);
+    assert_eq!(app.count("select count(*) from otp_requests").await, 0);
+    hung.rollback().await.unwrap();
+    asked(&app, "login").await;
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn an_id_that_was_counted_for_one_number_gets_no_other_past_the_limits() {
     let app = TestApp::start().await;
     let otp = codes(&app, OtpSettings::default());
