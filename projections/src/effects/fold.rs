@@ -47,6 +47,7 @@ impl Tables {
             Event::Conversation(event) => self.decided(id, recorded, event),
             Event::Effect(event) => self.happened(id, recorded, event),
             Event::Otp(otp::Event::Requested(requested)) => self.asked_for(recorded, requested),
+            Event::Otp(otp::Event::Verified(_)) => self.given_back(recorded),
             _ => {}
         }
     }
@@ -123,6 +124,21 @@ impl Tables {
         self.owe(recorded, id.clone(), lane, place, Author::System, request);
         if let Some(row) = self.effects.now.get_mut(&id) {
             row.expires_at = requested.expires_at;
+        }
+    }
+
+    /// A code that was given back has come, whatever became of its sending.
+    fn given_back(&mut self, recorded: &Recorded) {
+        let id = effect::code_id(&recorded.aggregate_id);
+        if let Some(row) = self.effects.now.get_mut(&id)
+            && matches!(
+                row.state,
+                State::Waiting | State::Uncertain | State::Bounced
+            )
+        {
+            row.state = State::Dropped;
+            row.error_message = Some(GIVEN_BACK.to_owned());
+            row.updated_at = recorded.recorded_at;
         }
     }
 
@@ -345,6 +361,9 @@ impl Tables {
         })
     }
 }
+
+/// Why a code is not owed any more.
+const GIVEN_BACK: &str = "the code was given back";
 
 impl Effect {
     fn bounce(&mut self, code: Option<String>) {

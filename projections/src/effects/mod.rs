@@ -72,6 +72,7 @@ impl Projection for Effects {
             "conversation.closed",
             "conversation.message_written",
             "otp.requested",
+            "otp.verified",
             "effect.attempted",
             "effect.uncertain",
             "effect.failed",

@@ -60,6 +60,9 @@ impl Named {
                 Event::Otp(otp::Event::Requested(requested)) => {
                     named.effects.push(effect::code_id(&requested.challenge_id));
                 }
+                Event::Otp(otp::Event::Verified(_)) => {
+                    named.effects.push(effect::code_id(&recorded.aggregate_id));
+                }
                 Event::Effect(event) => {
                     named.effects.push(recorded.aggregate_id.clone());
                     match event {

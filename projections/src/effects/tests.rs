@@ -3,11 +3,12 @@ use domain::conversation::{
     self, Call, Changed, Event as Decision, FirstMessage, MessageWritten, Started,
 };
 use domain::effect::{
-    Answered, Attempted, Event as Outcome, Failed, Part, Remedy, Retried, Sent, part_id, turn_id,
+    Answered, Attempted, Event as Outcome, Failed, Part, Remedy, Retried, Sent, Uncertain, code_id,
+    part_id, turn_id,
 };
 use domain::event::Recorded;
 use domain::message::{self, Kind, Received, Status, StatusChanged};
-use domain::{Channel, Event, PhoneIndex, PhoneNumber, Provider};
+use domain::{Channel, Event, PhoneIndex, PhoneNumber, Provider, otp};
 
 use super::fold::Tables;
 use super::row::{Effect, Request, State};
@@ -246,6 +247,50 @@ fn a_closed_conversation_opens_when_the_client_writes() {
     ledger.decide(Decision::Closed(changed()));
     let turn = ledger.hears("¿Siguen ahí?");
     assert_eq!(ledger.queue(), [turn]);
+}
+
+#[test]
+fn a_code_that_was_given_back_is_sent_no_more() {
+    let effect = code_id("otp_1");
+    let failed = |ledger: &mut Ledger| ledger.fails(&effect, Remedy::Retry);
+    let uncertain = |ledger: &mut Ledger| {
+        let uncertain = Uncertain {
+            attempt: 1,
+            reason: "cut short".into(),
+        };
+        ledger.happens(&effect, Outcome::Uncertain(uncertain));
+    };
+    let bounced = |ledger: &mut Ledger| {
+        ledger.sends(&effect, "SM1");
+        ledger.bounces("SM1");
+    };
+    let sent = |ledger: &mut Ledger| ledger.sends(&effect, "SM1");
+    let after: [(&dyn Fn(&mut Ledger), State); 4] = [
+        (&failed, State::Dropped),
+        (&uncertain, State::Dropped),
+        (&bounced, State::Dropped),
+        (&sent, State::Done),
+    ];
+    for (happens, state) in after {
+        let mut ledger = Ledger::default();
+        let requested = otp::Requested {
+            challenge_id: "otp_1".into(),
+            phone_number: PhoneNumber::parse(ANA).unwrap(),
+            purpose: "login".into(),
+            expires_at: DateTime::<Utc>::UNIX_EPOCH + Duration::hours(1),
+            attempts_max: 5,
+            requested_by: "service".into(),
+        };
+        let requested = otp::Event::Requested(requested);
+        ledger.add("otp", "otp_1", Event::Otp(requested));
+        happens(&mut ledger);
+        let verified = otp::Verified {
+            attempt: 1,
+            at: DateTime::<Utc>::UNIX_EPOCH,
+        };
+        ledger.add("otp", "otp_1", Event::Otp(otp::Event::Verified(verified)));
+        assert_eq!(ledger.state(&effect), Some(state));
+    }
 }
 
 #[test]
