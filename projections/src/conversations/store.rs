@@ -27,8 +27,8 @@ struct Named {
     sent: BTreeSet<String>,
     /// Conversations in which nothing waits any more.
     silenced: BTreeSet<String>,
-    /// Messages after which their client wants to hear no more.
-    last: BTreeSet<String>,
+    /// Whether there is a message after which its client wants to hear no more.
+    is_last: bool,
 }
 
 impl Named {
@@ -94,12 +94,8 @@ impl Named {
                 let sent = sent.message_id.as_deref();
                 self.sent.extend(sent.map(|id| text::key(id).into_owned()));
             }
-            Outcome::Failed(failed) if failed.remedy == Remedy::OptOut => {
-                self.last.insert(id.clone());
-            }
-            Outcome::Bounced(bounced) if bounced.remedy == Remedy::OptOut => {
-                self.last.insert(id.clone());
-            }
+            Outcome::Failed(failed) => self.is_last |= failed.remedy == Remedy::OptOut,
+            Outcome::Bounced(bounced) => self.is_last |= bounced.remedy == Remedy::OptOut,
             _ => {}
         }
         self.messages.insert(id);
@@ -122,20 +118,18 @@ pub(super) async fn load(
         waiting_in: texts(&named.silenced),
     };
     load_messages(conn, &mut tables, &wanted).await?;
-    let last = tables.messages.now.values();
-    let last = last.filter(|row| named.last.contains(&row.id));
-    let silenced: Vec<_> = last.map(|row| row.conversation_id.clone()).collect();
-    let wanted = Wanted {
-        waiting_in: silenced.iter().map(String::as_str).collect(),
-        ..Wanted::default()
-    };
-    if !silenced.is_empty() {
-        load_messages(conn, &mut tables, &wanted).await?;
-    }
-    load_callbacks(conn, &mut tables, named.sent).await?;
     let rows = tables.messages.now.values();
     let mut conversations = named.conversations;
     conversations.extend(rows.map(|row| row.conversation_id.clone()));
+    if named.is_last {
+        // The message may be of this batch, and so in any of its conversations.
+        let wanted = Wanted {
+            waiting_in: texts(&conversations),
+            ..Wanted::default()
+        };
+        load_messages(conn, &mut tables, &wanted).await?;
+    }
+    load_callbacks(conn, &mut tables, named.sent).await?;
     if !conversations.is_empty() {
         let rows = row::load(conn, &texts(&conversations)).await?;
         tables.conversations.load(rows, |row| row.id.clone());

@@ -3,7 +3,9 @@
 
 use domain::Provider;
 use domain::conversation::{Event as Decision, Status};
+use domain::effect::Remedy;
 use domain::message::Status as Callback;
+use projections::Engine;
 use projections::conversations::{self, Cursor, Filter, MessageStatus};
 use projections::engine::Rebuild;
 use sqlx::PgConnection;
@@ -137,11 +139,7 @@ async fn few_events_at_a_time_and_all_at_once_give_the_same_rows() {
     }
     let live = dump(&database.pool).await;
     let engine = database.engine();
-    let rebuilt = engine.rebuild("conversations", |_| ()).await.unwrap();
-    let Rebuild::Done { differences, .. } = rebuilt else {
-        panic!("it was not rebuilt")
-    };
-    assert_eq!(differences, Some(vec![]));
+    assert_equal_a_rebuild(&engine).await;
     assert_eq!(dump(&database.pool).await, live);
     let sql = "select count(*) from conversation_quarters where started + opened + responded + sent
                    + received + response_count = 0";
@@ -150,6 +148,67 @@ async fn few_events_at_a_time_and_all_at_once_give_the_same_rows() {
         .await
         .unwrap();
     assert_eq!(empty, 0);
+}
+
+/// While an answer is asked for a person writes; the answer is refused for
+/// good. The first of them is at `position`.
+fn refused_for_good(contact: &str, position: i64) -> Vec<Told> {
+    let name = format!("a{contact}");
+    let part = format!("{name}.1");
+    vec![
+        heard(contact, "¿Cuánto cuesta?", 40),
+        written(contact, &format!("w{contact}"), "Le escribe Luis.", 50),
+        answered(position, &name, &["Cien."], 60),
+        attempted(&part, 61),
+        refused(&part, "21610", Remedy::OptOut, 62),
+    ]
+}
+
+async fn assert_equal_a_rebuild(engine: &Engine) {
+    let rebuilt = engine.rebuild("conversations", |_| ()).await.unwrap();
+    let Rebuild::Done { differences, .. } = rebuilt else {
+        panic!("it was not rebuilt")
+    };
+    assert_eq!(differences, Some(vec![]));
+}
+
+async fn batch_by_batch(database: &Database, engine: &Engine, batches: &[&[Told]]) {
+    for batch in batches {
+        append(&database.pool, batch).await;
+        engine.settle().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn wherever_a_batch_ends_the_rows_are_the_same() {
+    let database = Database::create().await;
+    let engine = database.engine();
+    // Every way to cut a few: a bit for each place at which a batch may end.
+    for ends in 0..16_u32 {
+        let next = head(&database.pool).await + 1;
+        let facts = refused_for_good(&contact(i64::from(ends)), next);
+        let mut places = 0..facts.len();
+        let batches: Vec<_> = facts
+            .chunk_by(|_, _| ends >> places.next().unwrap() & 1 == 0)
+            .collect();
+        batch_by_batch(&database, &engine, &batches).await;
+    }
+    let sql = "select count(*) from conversation_messages where status = 'queued'";
+    let waiting: i64 = sqlx::query_scalar(sql)
+        .fetch_one(&database.pool)
+        .await
+        .unwrap();
+    assert_eq!(waiting, 0, "nothing is owed to who wants to hear no more");
+    assert_equal_a_rebuild(&engine).await;
+    // And many in any order, cut anywhere.
+    let mut dice = Dice(11);
+    for n in 20..23 {
+        let mut facts = [whole_talk(&contact(n)), whole_talk(&contact(n + 10))].concat();
+        dice.shuffle(&mut facts);
+        let batches: Vec<_> = facts.chunk_by(|_, _| dice.below(6) > 0).collect();
+        batch_by_batch(&database, &engine, &batches).await;
+    }
+    assert_equal_a_rebuild(&engine).await;
 }
 
 fn contact(n: i64) -> String {
