@@ -122,19 +122,22 @@ impl App {
     }
 
     /// Waits, for a moment at most, until the named read models show what is
-    /// at `position`, so that a read that follows a command sees it.
-    pub async fn readable(&self, read_models: &[&str], position: i64) {
+    /// at `position`, so that a read that follows a command sees it. Whether
+    /// they do.
+    pub async fn readable(&self, read_models: &[&str], position: i64) -> bool {
         let caught_up = self
             .engine
             .wait_for(read_models, position, READ_YOUR_WRITES_TIMEOUT)
             .await;
-        if !matches!(caught_up, Ok(true)) {
+        let caught_up = matches!(caught_up, Ok(true));
+        if !caught_up {
             tracing::warn!(
                 ?read_models,
                 position,
-                "answering a command before its read models have caught up"
+                "the read models of a command have not caught up in time"
             );
         }
+        caught_up
     }
 }
 

@@ -38,6 +38,9 @@ pub enum Error {
     /// The client wants to hear no more.
     #[error("El cliente pidió no recibir más mensajes")]
     OptedOut,
+    /// What is read lags behind the ledger: nothing can be decided by it.
+    #[error("The conversations are not up to date yet, try again")]
+    Behind,
     /// It must not be done.
     #[error(transparent)]
     Refused(Refusal),
@@ -218,11 +221,14 @@ async fn current(app: &App, id: &str) -> Result<read::Conversation, Error> {
     known.ok_or(Error::Unknown)
 }
 
-/// Waits, for a moment at most, until the read model shows the whole ledger.
+/// Waits, for a moment at most, until the read model shows the whole ledger:
+/// by an older one nothing must be decided.
 async fn catch_up(app: &App) -> Result<(), Error> {
     let head = events::head(&app.pool).await?;
-    app.readable(&[READ_MODEL], head).await;
-    Ok(())
+    match app.readable(&[READ_MODEL], head).await {
+        true => Ok(()),
+        false => Err(Error::Behind),
+    }
 }
 
 /// Waits until a message of ours was sent or refused, `within` a time.

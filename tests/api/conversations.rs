@@ -648,6 +648,43 @@ async fn a_person_takes_over_and_gives_back() {
 }
 
 #[tokio::test]
+async fn nothing_is_decided_by_what_lags_behind_the_ledger() {
+    let app = TestApp::start().await;
+    writes(&app, ANA, "SM1", "Hola").await;
+    app.settle().await;
+    let events = "select count(*) from events where aggregate_type = 'conversation'";
+    let begun = app.count(events).await;
+    // Whoever has the checkpoint folds: nobody else does meanwhile.
+    let mut folding = app.pool.begin().await.unwrap();
+    sqlx::query("select from projection_checkpoints where name = 'conversations' for update")
+        .execute(&mut *folding)
+        .await
+        .unwrap();
+    // She wants to hear no more, and nobody has read it.
+    writes(&app, ANA, "SM2", "baja").await;
+    for (at, body) in [
+        (path(ANA) + "/messages", json!({"content": "¿Sigue ahí?"})),
+        // It is so already, as far as is known.
+        (path(ANA) + "/resume", json!({})),
+        (COMPLETED.to_owned(), completed("rcpt_1", ANA)),
+    ] {
+        let role = if at == COMPLETED { "service" } else { "agent" };
+        let response = app.post_as(role, &at, &body).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{at}");
+        assert!(response.headers().contains_key("retry-after"), "{at}");
+        let body: Value = response.json().await.unwrap();
+        assert_eq!(body["code"], "unavailable", "{at}");
+    }
+    assert_eq!(app.count(events).await, begun);
+    folding.rollback().await.unwrap();
+    app.settle().await;
+    let write = path(ANA) + "/messages";
+    let (status, body) =
+        answer(app.post_as("agent", &write, &json!({"content": "¿Sigue ahí?"}))).await;
+    assert_eq!((status, &body["code"]), (409, &json!("opted_out")));
+}
+
+#[tokio::test]
 async fn a_person_writes_once_for_each_key() {
     let app = TestApp::start().await;
     writes(&app, ANA, "SM1", "Hola").await;

@@ -368,6 +368,7 @@ impl From<Error> for Failure {
         match error {
             Error::Unknown => Self::not_found(&error.to_string()),
             Error::OptedOut => Self::conflict("opted_out", error.to_string()),
+            Error::Behind => Self::unavailable(&error.to_string()),
             Error::Refused(Refusal::InvalidContent) => {
                 Self::field("content", Refusal::InvalidContent.to_string())
             }
