@@ -155,7 +155,8 @@ async fn with_report(conn: &mut sqlx::PgConnection, call: Call) -> Result<Call, 
 }
 
 /// Writes to a client as a person, under an id of the message's own: the same
-/// again does nothing. Gives the position of the conversation's last event.
+/// again does nothing. Blanks around the words are left out. Gives the position
+/// of the conversation's last event.
 ///
 /// # Errors
 /// [`Error`].
@@ -174,7 +175,7 @@ pub async fn write(
     let written = MessageWritten {
         effect_id: effect_id.to_owned(),
         phone_number,
-        content: content.to_owned(),
+        content: content.trim().to_owned(),
         by: metadata.get("actor").cloned().unwrap_or_default(),
     };
     let write = || Command::Write(written.clone());
