@@ -1,6 +1,8 @@
 //! Reading events for people: by filter, in order, a page at a time.
 
 use chrono::{DateTime, Utc};
+use domain::conversation::normalised;
+use serde_json::Value;
 use sqlx::{PgPool, Postgres, QueryBuilder};
 use uuid::Uuid;
 
@@ -37,9 +39,9 @@ pub struct StoredEvent {
     /// Version.
     pub event_version: String,
     /// What happened.
-    pub payload: serde_json::Value,
+    pub payload: Value,
     /// What is known about the telling.
-    pub metadata: serde_json::Value,
+    pub metadata: Value,
     /// When it happened.
     pub occurred_at: DateTime<Utc>,
     /// When it was recorded.
@@ -179,8 +181,11 @@ pub async fn grown(
     .await
 }
 
+/// Most messages in a chat that are compared: those of a minute or so.
+const MIRRORS_MAX: i64 = 500;
+
 /// Whether a provider's own webhook has told of a message of ours with these
-/// words in a chat, since an effect was last attempted.
+/// words in a chat, since an effect was last attempted. Blanks do not matter.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -191,15 +196,24 @@ pub async fn was_mirrored(
     content: &str,
 ) -> sqlx::Result<bool> {
     let attempted = last_of(pool, "effect", effect_id, &["effect.attempted"]).await?;
-    sqlx::query_scalar(
-        "select exists (
-             select from events
-              where aggregate_type = 'chat' and aggregate_id = $1 and position > $3
-                and event_type = 'message.sent' and payload ->> 'content' = $2)",
+    let Some(attempted) = attempted else {
+        return Ok(false);
+    };
+    // As it is stored: `->>` fails on a NUL.
+    let told: Vec<Value> = sqlx::query_scalar(
+        "select payload from events
+          where aggregate_type = 'chat' and aggregate_id = $1 and position > $2
+            and event_type = 'message.sent'
+          order by position limit $3",
     )
     .bind(chat)
-    .bind(content)
-    .bind(attempted.map_or(i64::MAX, |event| event.position))
-    .fetch_one(pool)
-    .await
+    .bind(attempted.position)
+    .bind(MIRRORS_MAX)
+    .fetch_all(pool)
+    .await?;
+    let content = normalised(content);
+    let mut told = told
+        .iter()
+        .filter_map(|payload| payload["content"].as_str());
+    Ok(told.any(|told| normalised(told) == content))
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bitacora::ledger::Entry;
+use bitacora::ledger::{Entry, events};
 use domain::conversation::{self, Changed, Event as Decision, FirstMessage, Started};
 use domain::effect::{
     self, Answered, Attempted, Event as Outcome, Failed, Part, Remedy, Sent, first_message_id,
@@ -572,6 +572,36 @@ async fn builderbots_messages_are_in_the_same_conversation() {
             ("external", "sent"),
             ("person:user:7", "sent")
         ]
+    );
+}
+
+#[tokio::test]
+async fn builderbots_word_for_an_attempt_is_known_by_its_words() {
+    let app = TestApp::start().await;
+    let outgoing = |words: &str| {
+        let body = json!({"eventName": "message.outgoing",
+            "data": {"answer": words, "from": ANA.trim_start_matches('+'), "projectId": "p"}});
+        app.builderbot(body.to_string())
+    };
+    let chat = StreamId::chat(Provider::Builderbot, ANA, &app.app().phone_index);
+    let mirrored = async |words: &str| {
+        events::was_mirrored(&app.pool, "written_1", &chat.aggregate_id, words)
+            .await
+            .unwrap()
+    };
+    ok(outgoing("Le escribe Luis.")).await;
+    assert!(!mirrored("Le escribe Luis.").await, "nothing was tried");
+    attempted(&app, "written_1").await;
+    assert!(!mirrored("Le escribe Luis.").await, "it was before");
+    ok(outgoing("Menú principal")).await;
+    ok(outgoing(" Le escribe\r\n Luis. ")).await;
+    assert!(mirrored("Le escribe\nLuis.").await);
+    assert!(mirrored("Menú  principal").await);
+    assert!(!mirrored("Le escribe Ana.").await);
+    attempted(&app, "written_1").await;
+    assert!(
+        !mirrored("Le escribe Luis.").await,
+        "it was another attempt"
     );
 }
 

@@ -78,6 +78,12 @@ pub fn id(contact: &str, index: &PhoneIndex) -> String {
     format!("conv_local_{}", index.key(contact))
 }
 
+/// Words as providers' copies of them are known again: blanks do not matter.
+pub fn normalised(content: &str) -> String {
+    let words: Vec<_> = content.split_whitespace().collect();
+    words.join(" ")
+}
+
 /// A text in parts that each fit one message, cut between paragraphs, lines,
 /// sentences or words where there are any. Nothing but blanks at the cuts is
 /// left out; empty for an empty text.

@@ -115,3 +115,13 @@ proptest! {
         prop_assert_eq!(said, words(&text));
     }
 }
+
+#[test]
+fn words_are_the_same_whatever_blanks_there_are() {
+    assert_eq!(
+        normalised(" Le  escribe\n\tLuis.\u{a0}"),
+        "Le escribe Luis."
+    );
+    assert_ne!(normalised("Le escribe"), normalised("Leescribe"));
+    assert_eq!(normalised(" \n"), "");
+}

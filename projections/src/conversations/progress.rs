@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 use domain::Provider;
+use domain::conversation::normalised;
 use domain::effect::{Remedy, Standing};
 use domain::message::Status as Callback;
 use serde::{Deserialize, Serialize};
@@ -194,9 +195,7 @@ fn status(told: &Told, callback: Option<Callback>) -> Status {
     }
 }
 
-/// The key of some words, by which a provider's echo of them is known. What
-/// blanks there are between them does not matter.
+/// The key of some words, by which a provider's echo of them is known.
 pub(super) fn words_key(content: &str) -> String {
-    let words: Vec<_> = content.split_whitespace().collect();
-    Uuid::new_v5(&Uuid::NAMESPACE_OID, words.join(" ").as_bytes()).to_string()
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, normalised(content).as_bytes()).to_string()
 }
