@@ -55,9 +55,22 @@ pub fn turn_id(position: i64) -> String {
     format!("turn_{position}")
 }
 
+/// The position of the message that a turn answers; `None` of any other effect.
+pub fn turn_position(id: &str) -> Option<i64> {
+    let position = id.strip_prefix("turn_")?.parse().ok()?;
+    (turn_id(position) == id).then_some(position)
+}
+
 /// The id of a part, from 1, of the answer that a turn gave.
 pub fn part_id(turn_id: &str, part: usize) -> String {
     format!("{turn_id}.{part}")
+}
+
+/// The turn whose answer a message is a part of; `None` of any other effect.
+pub fn turn_of_part(part_id: &str) -> Option<&str> {
+    let (turn, part) = part_id.rsplit_once('.')?;
+    let is_one = turn_position(turn).is_some() && part.parse::<usize>().is_ok();
+    is_one.then_some(turn)
 }
 
 /// The id of the message that follows a completed call: one a recipient,

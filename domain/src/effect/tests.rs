@@ -184,3 +184,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_id_tells_the_turn_it_was_made_of() {
+    for position in [1, 4_711, i64::MAX] {
+        let turn = turn_id(position);
+        assert_eq!(turn_position(&turn), Some(position));
+        assert_eq!(turn_of_part(&part_id(&turn, 12)), Some(turn.as_str()));
+        assert_eq!(turn_of_part(&turn), None);
+    }
+    let written = written_id(uuid::Uuid::nil());
+    for other in ["turn_", "turn_x", "turn_+7", "turn_07", "first_1", &written] {
+        assert_eq!(turn_position(other), None, "{other}");
+        assert_eq!(turn_of_part(&part_id(other, 1)), None, "{other}");
+    }
+    assert_eq!(turn_position("turn_7.1"), None);
+    assert_eq!(turn_of_part("turn_7.x"), None);
+}

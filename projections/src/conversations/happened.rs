@@ -1,7 +1,7 @@
 //! What became of our effects, and so of our messages.
 
 use domain::Provider;
-use domain::effect::{Answered, Event, Remedy, Sent, Standing};
+use domain::effect::{Answered, Event, Remedy, Sent, Standing, turn_position};
 use domain::event::Recorded;
 use serde_json::json;
 
@@ -9,11 +9,6 @@ use super::fold::{AGENT, Tables, ours};
 use super::message::Message;
 use super::progress::Told;
 use crate::text;
-
-/// The position of the message that a turn answers.
-pub(super) fn answered_position(turn_id: &str) -> Option<i64> {
-    turn_id.strip_prefix("turn_")?.parse().ok()
-}
 
 impl Tables {
     pub(super) fn happened(&mut self, id: &str, recorded: &Recorded, event: &Event) {
@@ -99,7 +94,7 @@ impl Tables {
 
     /// The agent answered: each part is a message of ours.
     fn answered(&mut self, turn_id: &str, recorded: &Recorded, answered: &Answered) {
-        let asked = answered_position(turn_id).and_then(|position| self.asked.get(&position));
+        let asked = turn_position(turn_id).and_then(|position| self.asked.get(&position));
         let Some(asked) = asked.and_then(|id| self.messages.now.get(id)).cloned() else {
             return;
         };

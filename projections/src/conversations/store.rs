@@ -4,13 +4,12 @@
 use std::collections::BTreeSet;
 
 use domain::conversation::{Consent, Event as Decision};
-use domain::effect::{Event as Outcome, Remedy};
+use domain::effect::{Event as Outcome, Remedy, turn_position};
 use domain::event::Recorded;
 use domain::{Direction, Event, PhoneIndex, message};
 use sqlx::PgConnection;
 
 use super::fold::Tables;
-use super::happened::answered_position;
 use super::heard::{conversation_of, inbound_id};
 use super::message::Wanted;
 use super::{callback, row, stats};
@@ -84,7 +83,7 @@ impl Named {
     fn add_outcome(&mut self, id: String, event: &Outcome) {
         match event {
             Outcome::Answered(answered) => {
-                self.positions.extend(answered_position(&id));
+                self.positions.extend(turn_position(&id));
                 let parts = answered.parts.iter();
                 let parts = parts.map(|part| text::key(&part.effect_id).into_owned());
                 self.messages.extend(parts);
