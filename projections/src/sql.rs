@@ -1,6 +1,7 @@
-//! The two shapes that the read models' SQL shares: many rows written by one
-//! statement, and words of a closed vocabulary read from text columns.
+//! What the read models' SQL shares: many rows written by one statement, sets
+//! of keys bound, and words of a closed vocabulary read from text columns.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use serde::Serialize;
@@ -86,6 +87,11 @@ impl Table {
             .await?;
         Ok(())
     }
+}
+
+/// Texts as they are bound to a query.
+pub(crate) fn texts(set: &BTreeSet<String>) -> Vec<&str> {
+    set.iter().map(String::as_str).collect()
 }
 
 /// A word of a closed vocabulary.

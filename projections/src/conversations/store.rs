@@ -13,6 +13,7 @@ use super::fold::Tables;
 use super::heard::{conversation_of, inbound_id};
 use super::message::Wanted;
 use super::{callback, row, stats};
+use crate::sql::texts;
 use crate::text;
 
 /// What events name.
@@ -190,10 +191,6 @@ pub(super) async fn load_words(conn: &mut PgConnection, tables: &mut Tables) -> 
     };
     load_messages(conn, tables, &wanted).await?;
     load_callbacks(conn, tables, BTreeSet::new()).await
-}
-
-fn texts(set: &BTreeSet<String>) -> Vec<&str> {
-    set.iter().map(String::as_str).collect()
 }
 
 /// Writes the rows back that have changed.

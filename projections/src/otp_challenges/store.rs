@@ -10,7 +10,7 @@ use sqlx::{FromRow, PgConnection, Row};
 
 use super::Challenge;
 use super::fold::{Concerned, Tables, TextMessage, concerned, key};
-use crate::sql::{Table, optional_word, word};
+use crate::sql::{Table, optional_word, texts, word};
 
 /// The rows that a batch of events touches.
 pub(super) async fn load(conn: &mut PgConnection, batch: &[Recorded]) -> anyhow::Result<Tables> {
@@ -47,10 +47,6 @@ pub(super) async fn save(conn: &mut PgConnection, tables: &Tables) -> anyhow::Re
         .upsert(conn, &tables.challenges.changed())
         .await?;
     MESSAGES.upsert(conn, &tables.messages.changed()).await
-}
-
-fn texts(set: &BTreeSet<String>) -> Vec<&str> {
-    set.iter().map(String::as_str).collect()
 }
 
 pub(super) async fn load_challenges(
