@@ -12,6 +12,7 @@
 //! sources come; only who speaks, and whether the client wants to hear from us,
 //! is a matter of the ledger's order, as in the policy `effects`.
 
+mod answer;
 mod callback;
 mod fold;
 mod happened;
@@ -31,6 +32,7 @@ use domain::PhoneIndex;
 use domain::event::Recorded;
 use sqlx::PgConnection;
 
+pub use answer::{Answer, answers};
 pub use list::{Cursor, Filter, list};
 pub use message::{Message, Metadata as MessageMetadata, message, newest};
 pub use progress::Status as MessageStatus;

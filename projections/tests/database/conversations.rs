@@ -6,7 +6,7 @@ use domain::conversation::{Event as Decision, Status};
 use domain::effect::Remedy;
 use domain::message::Status as Callback;
 use projections::Engine;
-use projections::conversations::{self, Cursor, Filter, MessageStatus};
+use projections::conversations::{self, Answer, Cursor, Filter, MessageStatus};
 use projections::engine::Rebuild;
 use sqlx::PgConnection;
 
@@ -97,6 +97,55 @@ async fn a_conversation_is_read_with_its_newest_messages_in_order() {
     assert_eq!(later.unwrap().sent, 0);
     let escalated = conversations::count_of(&mut conn, Status::Escalated).await;
     assert_eq!(escalated.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_clients_message_tells_what_became_of_its_answer() {
+    let database = Database::create().await;
+    let turn = domain::effect::turn_id;
+    let one = [
+        (vec![], Some(Answer::Waiting)),
+        (
+            vec![
+                attempted(&turn(2), 61),
+                refused(&turn(2), "429", Remedy::Retry, 62),
+            ],
+            Some(Answer::Waiting),
+        ),
+        (
+            vec![refused(&turn(2), "404", Remedy::DeadLetter, 63)],
+            Some(Answer::Failed),
+        ),
+        (
+            vec![answered(2, "a", &["Cien."], 64)],
+            Some(Answer::Answered),
+        ),
+    ];
+    let begun = vec![
+        started(CLIENT, "rcpt_1", 0),
+        received(CLIENT, Some("SM1"), "¿Cuánto cuesta?", 60),
+    ];
+    one_by_one(&database, &begun).await;
+    let mut conn = database.pool.acquire().await.unwrap();
+    let mut answer_to = async |id: &str| {
+        let rows = conversations::newest(&mut conn, &talk_id(CLIENT), 200).await;
+        let all = conversations::answers(&mut conn, &rows.unwrap()).await;
+        all.unwrap().get(id).copied()
+    };
+    for (facts, expected) in one {
+        one_by_one(&database, &facts).await;
+        assert_eq!(answer_to("SM1").await, expected, "{facts:?}");
+        assert_eq!(answer_to(FIRST).await, None);
+    }
+    // A person has taken over: what waits is not wanted, what comes is not owed.
+    let over = [
+        received(CLIENT, Some("SM2"), "¿Y dos?", 70),
+        changed(CLIENT, Decision::Escalated, 71),
+        received(CLIENT, Some("SM3"), "¿Hola?", 72),
+    ];
+    one_by_one(&database, &over).await;
+    assert_eq!(answer_to("SM2").await, Some(Answer::Dropped));
+    assert_eq!(answer_to("SM3").await, None);
 }
 
 #[tokio::test]

@@ -160,7 +160,8 @@ impl Api {
         let mut conn = app.pool.acquire().await?;
         let found = projections::conversations::context(&mut conn, &id, limit).await?;
         let found = found.ok_or_else(|| Failure::from(Error::Unknown))?;
-        Ok(Json(Found::of(found, masked)))
+        let answers = projections::conversations::answers(&mut conn, &found.messages).await?;
+        Ok(Json(Found::of(found, &answers, masked)))
     }
 
     /// End a conversation

@@ -1,10 +1,12 @@
 //! How conversations are shown: the fields of the replaced service, and more.
 
+use std::collections::HashMap;
+
 use chrono::DateTime;
 use domain::phone::{mask, mask_in};
 use poem_openapi::Object;
 use poem_openapi::types::Example;
-use projections::conversations::{Context, Conversation, Message};
+use projections::conversations::{Answer, Context, Conversation, Message};
 use serde_json::{Value, json};
 
 use crate::http::interactions::mask_json;
@@ -151,6 +153,9 @@ pub struct MessageView {
     metadata: Value,
     /// The message that this one answers, by its id.
     in_reply_to: Option<String>,
+    /// Of a client's message what becomes of the agent's answer to it: `waiting`, `answered`, `failed` (given up, see
+    /// `/api/effects`), `dropped` (not wanted any more); `null` where none is owed.
+    answer: Option<String>,
     /// `twilio` or `builderbot`.
     provider: Option<String>,
     /// The provider's id of a message of ours.
@@ -181,6 +186,7 @@ impl Example for MessageView {
             media: json!([]),
             metadata: json!({}),
             in_reply_to: Some("SM0987654321fedcba".to_owned()),
+            answer: None,
             provider: Some("twilio".to_owned()),
             provider_message_id: Some("SM1234567890abcdef".to_owned()),
             error_code: None,
@@ -193,7 +199,7 @@ impl Example for MessageView {
 }
 
 impl MessageView {
-    fn of(row: Message, number: Option<&str>) -> Self {
+    fn of(row: Message, answer: Option<Answer>, number: Option<&str>) -> Self {
         let json = |value: serde_json::Result<Value>| {
             let value = value.unwrap_or_default();
             number.map_or_else(|| value.clone(), |number| mask_json(&value, number))
@@ -214,6 +220,7 @@ impl MessageView {
             author: row.author,
             kind: row.kind.to_string(),
             in_reply_to: row.in_reply_to,
+            answer: answer.map(|answer| answer.as_str().to_owned()),
             provider: row.provider.map(|provider| provider.to_string()),
             provider_message_id: row.twilio_message_id.or(provider_message_id),
             error_code: row.error_code,
@@ -260,11 +267,14 @@ impl Example for Found {
 
 impl Found {
     /// As it is shown, with the number masked where it must be.
-    pub fn of(found: Context, masked: bool) -> Self {
+    pub fn of(found: Context, answers: &HashMap<String, Answer>, masked: bool) -> Self {
         let number = found.conversation.phone_number.clone();
         let number = masked.then_some(number.as_str());
         let messages = found.messages.into_iter();
-        let messages = messages.map(|row| MessageView::of(row, number));
+        let messages = messages.map(|row| {
+            let answer = answers.get(&row.id).copied();
+            MessageView::of(row, answer, number)
+        });
         Self {
             success: true,
             conversation: DetailView {
