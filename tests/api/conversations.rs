@@ -453,6 +453,8 @@ async fn a_conversation_reads_as_it_was_written() {
     );
     assert_eq!(messages[2]["content"], "El plan Premium cuesta $99/mes...");
     assert_eq!(messages[2]["in_reply_to"], "SM2");
+    let answers: Vec<_> = messages.iter().map(|it| &it["answer"]).collect();
+    assert_eq!(answers, [&Value::Null, &json!("answered"), &Value::Null]);
     let newest = ok(app.get_as("service", &format!("{}?limit=1", path(ANA)))).await;
     assert_eq!(newest["conversation"]["messages"], json!([messages[2]]));
 
