@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use domain::conversation;
-use domain::effect::{Answered, Part, Remedy, part_id};
+use domain::effect::{Answered, Part, Remedy, part_id, turn_of_part};
 use domain::{Channel, Direction};
 use projections::conversations::{self, Context, Message, MessageStatus};
 use projections::effects::{self, Effect, Request};
@@ -220,8 +220,7 @@ impl Question<'_> {
     /// asked to answer.
     fn missed(&self, kept: &Kept) -> String {
         let own = |message: &Message| {
-            let turn = message.id.rsplit_once('.').map(|(turn, _)| turn);
-            turn.is_some_and(|turn| kept.turns.contains(turn))
+            turn_of_part(&message.id).is_some_and(|turn| kept.turns.contains(turn))
         };
         chat(
             self.before()

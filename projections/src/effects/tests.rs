@@ -265,7 +265,8 @@ fn a_code_that_was_given_back_is_sent_no_more() {
         ledger.bounces("SM1");
     };
     let sent = |ledger: &mut Ledger| ledger.sends(&effect, "SM1");
-    let after: [(&dyn Fn(&mut Ledger), State); 4] = [
+    type Happens<'a> = &'a dyn Fn(&mut Ledger);
+    let after: [(Happens<'_>, State); 4] = [
         (&failed, State::Dropped),
         (&uncertain, State::Dropped),
         (&bounced, State::Dropped),
