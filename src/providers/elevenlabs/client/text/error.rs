@@ -41,9 +41,6 @@ pub enum TurnError {
     /// This did not come in time.
     #[error("{0} did not come in time")]
     TimedOut(&'static str),
-    /// The agent's turn is over, and it has said nothing.
-    #[error("the agent said nothing")]
-    NoWords,
     /// The session is over.
     #[error("the session is closed")]
     Closed,
@@ -60,7 +57,7 @@ impl TurnError {
                 "" => may_pass(*code),
                 named => *code != BREAKS_RULES && !LASTING.contains(&named),
             },
-            Self::TimedOut(_) | Self::NoWords | Self::Closed => true,
+            Self::TimedOut(_) | Self::Closed => true,
         }
     }
 
@@ -142,7 +139,6 @@ mod tests {
             session("", 0),
             TurnError::Closed,
             TurnError::TimedOut("an answer"),
-            TurnError::NoWords,
             refused(503),
         ] {
             assert!(passing.is_passing(), "{passing}");

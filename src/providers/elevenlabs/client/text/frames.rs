@@ -38,7 +38,7 @@ pub(super) enum Frame {
     /// The agent does something before it goes on.
     Tool,
     /// The agent's turn is over.
-    TurnOver { event_id: Option<i64> },
+    TurnOver,
     /// The session is about to be closed.
     Failure(TurnError),
     /// Anything else.
@@ -87,9 +87,7 @@ pub(super) fn read(frame: &str) -> Frame {
         | "agent_tool_response"
         | "agent_tool_response_full_payload") => tool(&frame[kind]),
         "mcp_tool_call" => mcp_tool(&frame["mcp_tool_call"]),
-        "context_usage" => Frame::TurnOver {
-            event_id: whole(&frame["context_usage_event"]["event_id"]),
-        },
+        "context_usage" => Frame::TurnOver,
         "error" => Frame::Failure(failure(&frame["error_event"])),
         _ => Frame::Other,
     }

@@ -111,7 +111,6 @@ impl Protocol {
                     self.stage = Stage::Idle;
                     vec![Act::Answered(Ok(answer))]
                 }
-                None if turn.is_over() => self.fail(TurnError::NoWords),
                 None => self.fail(TurnError::TimedOut("the agent's answer")),
             },
             Stage::Idle | Stage::Over => Vec::new(),
@@ -175,10 +174,9 @@ impl Protocol {
                     turn.corrects(now, event_id, &original, corrected);
                 }
             }
-            Frame::TurnOver { event_id } => {
-                let is_later = event_id.is_some_and(|id| self.is_later(id));
+            Frame::TurnOver => {
                 if let Stage::Turn(turn) = &mut self.stage {
-                    turn.ends(now, is_later);
+                    turn.ends(now);
                 }
             }
             Frame::Other => {}
@@ -248,12 +246,6 @@ impl Protocol {
         if let Stage::Turn(turn) = &mut self.stage {
             turn.works(now);
         }
-    }
-
-    /// Whether an id is of after whatever was heard before this turn.
-    fn is_later(&self, event_id: i64) -> bool {
-        let mut before = self.heard.iter().take(self.heard_before);
-        before.all(|it| *it < event_id)
     }
 
     /// Remembers an id; whether it was known before this turn.

@@ -23,10 +23,6 @@ pub(super) struct Turn {
     last: Instant,
     /// Whether it has begun something that it has not finished.
     more: bool,
-    /// Whether it has been heard, though its words were none.
-    heard: bool,
-    /// Whether the provider has said that the turn is over, and nothing since.
-    over: bool,
     /// Whether a greeting may yet come: then what comes first may be it.
     doubtful: bool,
     said: Vec<Said>,
@@ -47,8 +43,6 @@ impl Turn {
             until: now + timing.turn,
             last: now,
             more: false,
-            heard: false,
-            over: false,
             doubtful,
             said: Vec::new(),
         }
@@ -57,7 +51,6 @@ impl Turn {
     /// When the turn is over, if nothing happens before.
     pub(super) fn due(&self) -> Instant {
         let patience = match (self.said.is_empty(), self.more, self.doubtful) {
-            (true, ..) if self.over => self.timing.settling,
             (true, ..) => self.timing.silence,
             (false, true, _) => self.timing.pause,
             (false, false, true) => self.timing.greeting.max(self.timing.settling),
@@ -69,19 +62,15 @@ impl Turn {
     /// The agent speaks. A straggler of what it has said already is nothing.
     pub(super) fn speaks(&mut self, now: Instant, event_id: Option<i64>) {
         if event_id.is_none() || self.said.iter().all(|it| it.event_id != event_id) {
-            self.goes_on(now);
+            self.more = true;
+            self.last = now;
         }
     }
 
     /// The agent uses a tool and will go on: what it said before is no greeting.
     pub(super) fn works(&mut self, now: Instant) {
         self.doubtful = false;
-        self.goes_on(now);
-    }
-
-    fn goes_on(&mut self, now: Instant) {
         self.more = true;
-        self.over = false;
         self.last = now;
     }
 
@@ -89,8 +78,6 @@ impl Turn {
     /// only that it is there.
     pub(super) fn says(&mut self, now: Instant, event_id: Option<i64>, text: String) {
         self.more = false;
-        self.heard = true;
-        self.over = false;
         self.last = now;
         if is_blank(&text) {
             return;
@@ -137,21 +124,11 @@ impl Turn {
     }
 
     /// The provider says that the turn is over. A correction may still come.
-    /// Before the agent is heard it may be the last turn that is meant, unless
-    /// it `is_later`; and before the end of what has begun it is not over.
-    pub(super) fn ends(&mut self, now: Instant, is_later: bool) {
+    pub(super) fn ends(&mut self, now: Instant) {
         if !self.said.is_empty() {
             self.more = false;
             self.last = now;
-        } else if (self.heard || is_later) && !self.more {
-            self.over = true;
-            self.last = now;
         }
-    }
-
-    /// Whether it is over, visibly.
-    pub(super) fn is_over(&self) -> bool {
-        self.over
     }
 
     /// All that the agent said, if it said anything.

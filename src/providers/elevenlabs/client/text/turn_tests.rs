@@ -1,14 +1,10 @@
 //! Tests of what is an answer, and when it is whole.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::error::TurnError;
 use super::protocol::Act;
 use super::protocol_tests::{Bench, NOTHING, answered, correction, part, response, sent, tool};
-
-fn usage(event_id: i64) -> Value {
-    json!({"type": "context_usage", "context_usage_event": {"event_id": event_id}})
-}
 
 #[test]
 fn an_answer_is_given_when_it_has_settled() {
@@ -57,37 +53,6 @@ fn words_that_are_none_are_no_answer() {
 }
 
 #[test]
-fn a_turn_that_is_over_without_words_is_not_waited_for() {
-    let nothing = [Act::Answered(Err(TurnError::NoWords)), Act::Close];
-    for heard in [vec![], vec![response(2, "...")]] {
-        let mut bench = Bench::greeted();
-        bench.ask("hola");
-        bench.wait(2_000);
-        for frame in heard {
-            bench.take(frame);
-        }
-        assert_eq!(bench.take(usage(2)), NOTHING);
-        assert_eq!(bench.wait(299), NOTHING);
-        assert_eq!(bench.wait(1), nothing);
-    }
-
-    let mut bench = Bench::greeted();
-    bench.ask("hola");
-    bench.take(usage(1));
-    bench.take(json!({"type": "context_usage"}));
-    assert_eq!(bench.wait(20_000), NOTHING, "it may be the last turn's");
-    bench.take(tool("agent_tool_request", "webhook"));
-    bench.take(usage(2));
-    assert_eq!(bench.wait(9_000), NOTHING, "the agent goes on");
-    bench.take(response(2, "..."));
-    bench.take(usage(2));
-    bench.take(part(3, "start"));
-    assert_eq!(bench.wait(9_000), NOTHING, "and on");
-    bench.take(response(3, "Hola."));
-    assert_eq!(bench.wait(300), [answered("Hola.")]);
-}
-
-#[test]
 fn signs_of_life_extend_patience_up_to_a_limit() {
     let mut bench = Bench::greeted();
     bench.ask("hola");
@@ -128,7 +93,8 @@ fn an_agent_that_uses_a_tool_is_waited_for() {
     bench.ask("¿más?");
     bench.take(response(5, "Miro."));
     bench.take(tool("agent_tool_request", "mcp"));
-    bench.take(usage(5));
+    let usage = json!({"type": "context_usage", "context_usage_event": {"event_id": 5}});
+    bench.take(usage);
     assert_eq!(bench.wait(300), [answered("Miro.")], "it says it is over");
 
     bench.ask("¿y?");
