@@ -87,6 +87,10 @@ fn describe() {
         "bitacora_effect_attempts_total",
         "Attempts to send a message or to ask the agent, by kind and outcome"
     );
+    describe_counter!(
+        "bitacora_agent_words_lost_total",
+        "What agents said after their turn was taken for finished, and no client was sent"
+    );
     describe_gauge!(
         "bitacora_effects",
         "What we owe the outside: waiting, active, failed (dead letters)"

@@ -54,6 +54,7 @@ pub struct Client {
     base_url: Url,
     api_key: Option<HeaderValue>,
     policy: Policy,
+    greeters: text::Greeters,
 }
 
 /// A page of the workspace's batches, the newest first.
@@ -106,6 +107,7 @@ impl Client {
             base_url: settings.base_url.clone(),
             api_key: settings.api_key.as_ref().map(key).transpose()?,
             policy: settings.policy,
+            greeters: text::Greeters::default(),
         })
     }
 
@@ -222,7 +224,9 @@ impl Client {
     /// [`Error`].
     pub async fn patch_agent(&self, id: &str, parts: &Value) -> Result<Value, Error> {
         let request = self.request(Method::PATCH, &["agents", id])?;
-        answers::object(&self.http.act(request.json(parts)).await?)
+        let changed = self.http.act(request.json(parts)).await;
+        self.greeters.forget(id);
+        answers::object(&changed?)
     }
 
     fn request(&self, method: Method, path: &[&str]) -> Result<RequestBuilder, Error> {

@@ -21,8 +21,10 @@ pub(super) enum Frame {
     Metadata { conversation_id: String },
     /// The provider asks whether we are there.
     Ping { event_id: Value },
-    /// The agent has begun to say something, or goes on.
-    Part { event_id: Option<i64> },
+    /// The agent has begun to say something, goes on or stops.
+    Part { event_id: Option<i64>, part: Part },
+    /// The agent types, or has stopped to.
+    Typing { on: bool },
     /// The agent has said something.
     Response { event_id: Option<i64>, text: String },
     /// The agent has changed what it said.
@@ -45,6 +47,14 @@ pub(super) enum Frame {
     Other,
 }
 
+/// What is streamed of an answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Part {
+    Start,
+    Delta,
+    Stop,
+}
+
 /// Reads a frame.
 pub(super) fn read(frame: &str) -> Frame {
     let Ok(frame) = lenient::object::<Value>(frame.as_bytes()) else {
@@ -65,6 +75,9 @@ pub(super) fn read(frame: &str) -> Frame {
         },
         "agent_chat_response_part" => part(&frame["text_response_part"]),
         "agent_reasoning_response_part" => part(&frame["reasoning_response_part"]),
+        "agent_typing" => Frame::Typing {
+            on: frame["agent_typing_event"]["is_typing"] != false,
+        },
         "agent_response" => {
             let event = &frame["agent_response_event"];
             Frame::Response {
@@ -93,14 +106,14 @@ pub(super) fn read(frame: &str) -> Frame {
     }
 }
 
-/// The start and the text of an answer that is streamed; of its stop there is
-/// nothing to learn.
 fn part(part: &Value) -> Frame {
-    if part["type"] == "stop" {
-        return Frame::Other;
-    }
     Frame::Part {
         event_id: whole(&part["event_id"]),
+        part: match part["type"].as_str() {
+            Some("start") => Part::Start,
+            Some("stop") => Part::Stop,
+            _ => Part::Delta,
+        },
     }
 }
 
@@ -215,11 +228,31 @@ mod tests {
             r#"{"type":"interruption","interruption_event":{"event_id":1}}"#,
             r#"{"type":"guardrail_triggered"}"#,
             r#"{"type":"agent_tool_request","agent_tool_request":{"tool_type":"system"}}"#,
-            r#"{"type":"agent_chat_response_part","text_response_part":{"type":"stop"}}"#,
             r#"{"type":"conversation_initiation_metadata"}"#,
         ] {
             assert_eq!(read(other), Frame::Other, "{other}");
         }
+    }
+
+    #[test]
+    fn what_is_streamed_or_typed_is_told() {
+        for (kind, part) in [
+            (r#""start""#, Part::Start),
+            (r#""delta""#, Part::Delta),
+            (r#""stop""#, Part::Stop),
+            ("null", Part::Delta),
+        ] {
+            let frame = format!(
+                r#"{{"type":"agent_chat_response_part",
+                "text_response_part":{{"type":{kind},"event_id":2}}}}"#
+            );
+            let event_id = Some(2);
+            assert_eq!(read(&frame), Frame::Part { event_id, part }, "{kind}");
+        }
+        let typing = r#"{"type":"agent_typing"}"#;
+        assert_eq!(read(typing), Frame::Typing { on: true });
+        let typing = r#"{"type":"agent_typing","agent_typing_event":{"is_typing":false}}"#;
+        assert_eq!(read(typing), Frame::Typing { on: false });
     }
 
     #[test]

@@ -84,6 +84,8 @@ pub(super) struct Line {
     pub(super) socket: Socket,
     pub(super) timing: Timing,
     pub(super) protocol: Protocol,
+    /// For the log.
+    pub(super) agent_id: String,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) opened: Option<oneshot::Sender<Result<String, TurnError>>>,
     pub(super) answered: Option<oneshot::Sender<Result<String, TurnError>>>,
@@ -161,6 +163,7 @@ impl Line {
                     }
                 }
                 Act::Close => return Err(Over),
+                Act::Lost => self.lose(),
                 told => self.tell(told),
             }
         }
@@ -172,12 +175,19 @@ impl Line {
         let (waiting, outcome) = match act {
             Act::Opened(outcome) => (self.opened.take(), outcome),
             Act::Answered(outcome) => (self.answered.take(), outcome),
-            Act::Send(_) | Act::Close => return,
+            Act::Send(_) | Act::Close | Act::Lost => return,
         };
         if let Some(waiting) = waiting {
             // Who gave up waiting need not be told.
             let _ = waiting.send(outcome);
         }
+    }
+
+    /// So that an operator sees it.
+    fn lose(&self) {
+        metrics::counter!("bitacora_agent_words_lost_total").increment(1);
+        let agent_id = &self.agent_id;
+        tracing::warn!(agent_id, "the agent spoke after its turn: lost");
     }
 
     async fn send(&mut self, frame: String) -> Result<(), TurnError> {

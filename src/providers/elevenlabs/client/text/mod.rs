@@ -11,12 +11,14 @@
 //! `agent_response_correction`, `agent_chat_response_part`,
 //! `agent_tool_request`, `agent_tool_response` and `context_usage` besides we
 //! see when it has finished; without them that is guessed (see `turn.rs`).
+//! Whether it greets is asked of the provider (see `greeting.rs`).
 //!
 //! Invariant: nothing here logs or repeats words, URLs or keys, and no wait is
 //! without a limit. A proxy that the environment names is not used.
 
 mod error;
 mod frames;
+mod greeting;
 mod line;
 mod message;
 mod protocol;
@@ -39,6 +41,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 pub use self::error::TurnError;
+pub(super) use self::greeting::Greeters;
 use self::line::{Command, Line};
 use self::protocol::Protocol;
 use super::{Client, answers};
@@ -62,10 +65,14 @@ pub struct Opening {
 pub struct Timing {
     /// For the connection, its encryption and the upgrade of the protocol.
     pub connect: Duration,
-    /// For the signed URL, and again from our first frame to the session.
+    /// For the signed URL and what is asked of the agent, and again from our
+    /// first frame to the session.
     pub opening: Duration,
-    /// For the agent to begin its greeting. An agent that has none costs this
-    /// twice: when the session is opened, and after its first answer.
+    /// For the greeting of an agent that has one, from the session's opening.
+    pub greeting_known: Duration,
+    /// For an agent to begin its greeting where the provider did not say
+    /// whether it has one. If it has none this is waited twice: when the
+    /// session is opened, and after its first answer.
     pub greeting: Duration,
     /// For an answer, whatever signs of life there are.
     pub turn: Duration,
@@ -87,11 +94,12 @@ impl Default for Timing {
         Self {
             connect: Duration::from_secs(10),
             opening: Duration::from_secs(10),
-            greeting: Duration::from_millis(1500),
+            greeting_known: Duration::from_secs(10),
+            greeting: Duration::from_secs(3),
             turn: Duration::from_secs(60),
             silence: Duration::from_secs(30),
             pause: Duration::from_secs(10),
-            settling: Duration::from_millis(300),
+            settling: Duration::from_secs(1),
             write: Duration::from_secs(10),
             goodbye: Duration::from_secs(2),
         }
@@ -102,7 +110,7 @@ impl Timing {
     /// How long the opening of a session may hold up its caller.
     pub fn opening_max(&self) -> Duration {
         // A session whose agent forbids the override is opened twice.
-        2 * (self.opening + self.connect + self.write + self.opening)
+        2 * (self.opening + self.connect + self.write + self.opening + self.greeting_known)
     }
 
     /// How long a turn may.
@@ -160,11 +168,15 @@ impl Client {
         timing: Timing,
         text_only: bool,
     ) -> Result<Session, TurnError> {
-        let url = timeout(timing.opening, self.signed_url(&opening.agent_id));
-        let url = url
-            .await
-            .map_err(|_| TurnError::TimedOut("the signed URL"))?;
-        Session::open(&url?, opening, timing, text_only).await
+        let agent_id = &opening.agent_id;
+        let url = async {
+            timeout(timing.opening, self.signed_url(agent_id))
+                .await
+                .map_err(|_| TurnError::TimedOut("the signed URL"))?
+        };
+        let greets = async { Ok(self.greets(agent_id, timing.opening).await) };
+        let (url, greets) = tokio::try_join!(url, greets)?;
+        Session::open(&url, opening, timing, greets, text_only).await
     }
 
     /// The way into a session with an agent, good for 15 minutes. Whoever has
@@ -182,6 +194,7 @@ impl Session {
         url: &str,
         opening: &Opening,
         timing: Timing,
+        greets: Option<bool>,
         text_only: bool,
     ) -> Result<Self, TurnError> {
         let socket = line::connect(url, &timing).await?;
@@ -191,7 +204,8 @@ impl Session {
         let line = Line {
             socket,
             timing,
-            protocol: Protocol::new(Instant::now(), timing, opening.context.clone()),
+            protocol: Protocol::new(Instant::now(), timing, greets, opening.context.clone()),
+            agent_id: opening.agent_id.clone(),
             commands: obeyed,
             opened: Some(opened),
             answered: None,

@@ -2,19 +2,25 @@
 //! it takes what happens and when, and says what to do.
 //!
 //! **The greeting is no answer.** A session begins with the agent's first
-//! message, where it has one, and nothing marks it as such. So a session is
-//! ready only when it has been heard, or when nothing has been said for
-//! `Timing::greeting` after the session was opened. Whatever the agent says or
-//! begins to say while it is not asked is dropped, and so is what comes of it
-//! later: its event id is known. What is left is a greeting that begins later
-//! than that. In a first turn without a greeting before it we therefore wait
-//! as long again, and take the last of what is said (see [`Turn`]). A greeting
-//! later than that, or earlier by so much than the answer, is taken for the
-//! answer: nothing in the protocol tells them apart.
+//! message, where it has one, and nothing marks it as such. So we know it from
+//! the agent's configuration:
+//!
+//! - The agent greets: the session is ready when it has said something, or not
+//!   within `Timing::greeting_known`.
+//! - It does not: the session is ready at once, and all of the first turn counts.
+//! - That is unknown: the session is ready when it has said something, or not
+//!   begun to within `Timing::greeting`.
+//!
+//! Where a greeting may have been missed it may still come in the first turn,
+//! before the answer. There we wait as long as `Timing::greeting` for the rest,
+//! and all that was said counts: nothing in the protocol tells them apart.
+//! Whatever the agent says or begins to say while it is not asked is dropped,
+//! and so is what comes of it later: its event id is known.
 //!
 //! **One turn at a time.** A turn that fails, or that its caller has given up,
 //! ends the session: its answer may still come, and must answer nothing else.
-//! What an agent adds after a turn has settled is lost for the same reason.
+//! What an agent adds after a turn has settled is lost for the same reason, and
+//! that is told ([`Act::Lost`]).
 
 use std::collections::VecDeque;
 
@@ -22,7 +28,7 @@ use tokio::time::Instant;
 
 use super::Timing;
 use super::error::TurnError;
-use super::frames::{self, Frame};
+use super::frames::{self, Frame, Part};
 use super::turn::{Turn, is_blank};
 
 /// How many of the agent's event ids are remembered, the last ones.
@@ -37,6 +43,8 @@ pub(super) enum Act {
     Opened(Result<String, TurnError>),
     /// Tell who asked.
     Answered(Result<String, TurnError>),
+    /// Tell the operator that the agent spoke after its turn.
+    Lost,
     /// Close the socket: nothing more will be done.
     Close,
 }
@@ -47,8 +55,13 @@ pub(super) struct Protocol {
     /// What to tell the agent when the session is open.
     context: Option<String>,
     stage: Stage,
-    /// Whether the agent has said something by itself, or answered once.
+    /// Whether the agent is known to greet, or not to.
+    greets: Option<bool>,
+    /// Whether no greeting is to come: the agent has none, has said something
+    /// by itself, or was asked once.
     greeted: bool,
+    /// The turn before.
+    before: Option<Turn>,
     /// Ids of what the agent has said or begun to say.
     heard: VecDeque<i64>,
     /// How many of them are from before the turn.
@@ -76,13 +89,20 @@ enum Stage {
 
 impl Protocol {
     /// A session whose first frame is sent now.
-    pub(super) fn new(now: Instant, timing: Timing, context: Option<String>) -> Self {
+    pub(super) fn new(
+        now: Instant,
+        timing: Timing,
+        greets: Option<bool>,
+        context: Option<String>,
+    ) -> Self {
         let until = now + timing.opening;
         Self {
             timing,
             context: context.filter(|it| !it.trim().is_empty()),
             stage: Stage::Opening { until },
-            greeted: false,
+            greets,
+            greeted: greets == Some(false),
+            before: None,
             heard: VecDeque::new(),
             heard_before: 0,
         }
@@ -108,7 +128,9 @@ impl Protocol {
             Stage::Greeting { .. } => self.ready(),
             Stage::Turn(turn) => match turn.answer() {
                 Some(answer) => {
-                    self.stage = Stage::Idle;
+                    if let Stage::Turn(turn) = std::mem::replace(&mut self.stage, Stage::Idle) {
+                        self.before = Some(turn);
+                    }
                     vec![Act::Answered(Ok(answer))]
                 }
                 None => self.fail(TurnError::TimedOut("the agent's answer")),
@@ -163,7 +185,12 @@ impl Protocol {
             }
             Frame::Failure(error) => return self.fail(error),
             Frame::Response { event_id, text } => return self.says(now, event_id, text),
-            Frame::Part { event_id } => self.speaks(now, event_id),
+            Frame::Part { event_id, part } => self.streams(now, event_id, part),
+            Frame::Typing { on } => match &mut self.stage {
+                Stage::Greeting { quiet, until, .. } if on => *quiet = *until,
+                Stage::Turn(turn) => turn.types(now, on),
+                _ => {}
+            },
             Frame::Tool => self.works(now),
             Frame::Correction {
                 event_id,
@@ -188,9 +215,16 @@ impl Protocol {
         let Stage::Opening { until } = self.stage else {
             return Vec::new();
         };
+        let (quiet, until) = match self.greets {
+            Some(true) => (
+                now + self.timing.greeting_known,
+                now + self.timing.greeting_known,
+            ),
+            _ => (now + self.timing.greeting, until),
+        };
         self.stage = Stage::Greeting {
             conversation_id,
-            quiet: now + self.timing.greeting,
+            quiet,
             until,
         };
         let context = self.context.take();
@@ -214,12 +248,12 @@ impl Protocol {
         }
     }
 
-    fn speaks(&mut self, now: Instant, event_id: Option<i64>) {
+    fn streams(&mut self, now: Instant, event_id: Option<i64>, part: Part) {
         let known = self.hear(event_id);
         match &mut self.stage {
             // It greets, so it is worth waiting for what it says.
             Stage::Greeting { quiet, until, .. } => *quiet = *until,
-            Stage::Turn(turn) if !known => turn.speaks(now, event_id),
+            Stage::Turn(turn) if !known => turn.streams(now, event_id, part),
             _ => {}
         }
     }
@@ -227,19 +261,22 @@ impl Protocol {
     fn says(&mut self, now: Instant, event_id: Option<i64>, text: String) -> Vec<Act> {
         let known = self.hear(event_id);
         match &mut self.stage {
-            Stage::Turn(turn) => {
-                if !known {
-                    turn.says(now, event_id, text);
-                }
-                Vec::new()
-            }
-            Stage::Over => Vec::new(),
-            _ if is_blank(&text) => Vec::new(),
-            _ => {
+            Stage::Turn(turn) if !known => turn.says(now, event_id, text),
+            Stage::Over => {}
+            _ if is_blank(&text) => {}
+            Stage::Turn(_) | Stage::Idle => {
                 self.greeted = true;
-                self.ready()
+                let before = self.before.as_ref();
+                if before.is_some_and(|turn| !turn.has_said(event_id, &text)) {
+                    return vec![Act::Lost];
+                }
+            }
+            Stage::Opening { .. } | Stage::Greeting { .. } => {
+                self.greeted = true;
+                return self.ready();
             }
         }
+        Vec::new()
     }
 
     fn works(&mut self, now: Instant) {

@@ -12,6 +12,7 @@ use super::protocol::{Act, Protocol};
 const TIMING: Timing = Timing {
     connect: Duration::ZERO,
     opening: Duration::from_secs(10),
+    greeting_known: Duration::from_secs(10),
     greeting: Duration::from_millis(1500),
     turn: Duration::from_secs(60),
     silence: Duration::from_secs(30),
@@ -29,9 +30,14 @@ pub(super) struct Bench {
 }
 
 impl Bench {
+    /// A session of which it is not known whether the agent greets.
     pub(super) fn new(context: Option<&str>) -> Self {
+        Self::of(None, context)
+    }
+
+    pub(super) fn of(greets: Option<bool>, context: Option<&str>) -> Self {
         let began = Instant::now();
-        let protocol = Protocol::new(began, TIMING, context.map(str::to_owned));
+        let protocol = Protocol::new(began, TIMING, greets, context.map(str::to_owned));
         Self {
             protocol,
             began,
@@ -205,11 +211,76 @@ fn a_late_greeting_is_no_answer() {
     bench.take(part(2, "start"));
     assert_eq!(bench.wait(5_000), NOTHING);
     bench.take(response(2, "Cuesta 3."));
-    assert_eq!(bench.wait(1_500), [answered("Cuesta 3.")]);
+    assert_eq!(bench.wait(1_499), NOTHING);
+    let all = answered("Hola.\n\nCuesta 3.");
+    assert_eq!(
+        bench.wait(1),
+        [all],
+        "it may be the answer: nothing is lost"
+    );
     bench.ask("¿y luego?");
     bench.take(response(3, "Uno."));
     bench.take(response(4, "Dos."));
     assert_eq!(bench.wait(300), [answered("Uno.\n\nDos.")], "no more doubt");
+}
+
+#[test]
+fn a_greeting_that_must_come_is_waited_for() {
+    for late_ms in [0, 3_000, 9_999] {
+        let mut bench = Bench::of(Some(true), None);
+        assert_eq!(bench.wait(5_000), NOTHING);
+        bench.take(metadata());
+        assert_eq!(bench.wait(late_ms), NOTHING);
+        assert_eq!(bench.take(response(1, "Hola.")), [ready()], "{late_ms}");
+        bench.ask("¿precio?");
+        bench.take(response(2, "Uno."));
+        bench.wait(250);
+        bench.take(response(3, "Dos."));
+        assert_eq!(bench.wait(300), [answered("Uno.\n\nDos.")]);
+    }
+    let mut bench = Bench::of(Some(true), None);
+    bench.take(metadata());
+    assert_eq!(bench.wait(10_000), [ready()], "it does not come");
+    bench.ask("¿precio?");
+    bench.take(response(1, "Hola."));
+    bench.wait(1_499);
+    bench.take(response(2, "Cuesta 3."));
+    assert_eq!(bench.wait(1_500), [answered("Hola.\n\nCuesta 3.")]);
+}
+
+#[test]
+fn an_agent_without_a_greeting_is_not_waited_for() {
+    let mut bench = Bench::of(Some(false), Some("habló ayer"));
+    let update = json!({"type": "contextual_update", "text": "habló ayer"});
+    assert_eq!(bench.take(metadata()), [sent(update), ready()]);
+    bench.ask("¿precio?");
+    for (event_id, text) in [(1, "Uno."), (2, "Dos."), (3, "Tres.")] {
+        assert_eq!(bench.wait(250), NOTHING);
+        bench.take(response(event_id, text));
+    }
+    assert_eq!(bench.wait(299), NOTHING);
+    assert_eq!(bench.wait(1), [answered("Uno.\n\nDos.\n\nTres.")]);
+}
+
+#[test]
+fn words_after_a_turn_are_told_to_be_lost() {
+    let mut bench = Bench::ungreeted();
+    assert_eq!(bench.take(response(1, "Hola.")), NOTHING, "a greeting");
+    bench.ask("¿precio?");
+    bench.take(response(2, "Uno."));
+    bench.wait(300);
+    assert_eq!(bench.take(response(2, "Uno.")), NOTHING, "it was not lost");
+    assert_eq!(bench.take(response(3, "...")), NOTHING, "no words");
+    assert_eq!(bench.take(response(4, "Dos.")), [Act::Lost]);
+    bench.take(part(5, "start"));
+    bench.ask("¿y luego?");
+    assert_eq!(
+        bench.take(response(5, "Tres.")),
+        [Act::Lost],
+        "begun before"
+    );
+    bench.take(response(6, "Cuatro."));
+    assert_eq!(bench.wait(300), [answered("Cuatro.")]);
 }
 
 #[test]

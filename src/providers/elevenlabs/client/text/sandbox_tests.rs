@@ -15,6 +15,7 @@ use crate::providers::elevenlabs::client::{Client, Settings};
 use crate::providers::http::Policy;
 
 const KEY: &str = "the-key";
+const AGENT: &str = "elevenlabs.agent_get";
 const TURN: &str = "elevenlabs.session_turn";
 /// Longer than any test takes: a test that waits for it fails.
 const FOREVER: Duration = Duration::from_secs(30);
@@ -49,8 +50,17 @@ fn opening(agent_id: &str) -> Opening {
     }
 }
 
+/// Turns are over soon.
+fn hurried() -> Timing {
+    Timing {
+        settling: Duration::from_millis(300),
+        ..Timing::default()
+    }
+}
+
 async fn session(client: &Client) -> Session {
-    let opened = client.open_text_session(&opening(AGENT_COLLECTIONS)).await;
+    let opening = opening(AGENT_COLLECTIONS);
+    let opened = client.open_text_session_within(&opening, hurried()).await;
     opened.unwrap_or_else(|error| panic!("not opened: {error}"))
 }
 
@@ -117,15 +127,35 @@ async fn an_agent_without_a_greeting_is_talked_with_too() {
     let (sandbox, client) = world(Rates::ideal()).await;
     let mute = json!({"conversation_config": {"agent": {"first_message": ""}}});
     client.patch_agent(AGENT_COLLECTIONS, &mute).await.unwrap();
-    let timing = Timing {
-        greeting: Duration::from_millis(50),
-        ..Timing::default()
-    };
-    let opening = opening(AGENT_COLLECTIONS);
-    let opened = client.open_text_session_within(&opening, timing).await;
-    let mut session = opened.unwrap();
-    let answer = session.ask("Hola").await.unwrap();
-    assert!(answer.starts_with("Sobre «Hola»: "), "{answer}");
+    // First nothing is known, and then that there is no greeting.
+    trap(&sandbox, AGENT, Fault::Refuse(403)).await;
+    for greeting in [Duration::from_millis(50), 2 * FOREVER] {
+        let timing = Timing {
+            greeting,
+            ..hurried()
+        };
+        let opening = opening(AGENT_COLLECTIONS);
+        let opened = client.open_text_session_within(&opening, timing);
+        let mut session = timeout(FOREVER, opened).await.unwrap().unwrap();
+        let answer = session.ask("Hola").await.unwrap();
+        assert!(answer.starts_with("Sobre «Hola»: "), "{answer}");
+    }
+    assert_eq!(sandbox.truth().request_count(AGENT), 2);
+    sandbox.stop().await;
+}
+
+#[tokio::test]
+async fn whether_an_agent_greets_is_asked_once() {
+    let (sandbox, client) = world(Rates::ideal()).await;
+    for _ in 0..2 {
+        session(&client.clone()).await.close().await;
+    }
+    assert_eq!(sandbox.truth().request_count(AGENT), 1);
+    let mute = json!({"conversation_config": {"agent": {"first_message": ""}}});
+    client.patch_agent(AGENT_COLLECTIONS, &mute).await.unwrap();
+    session(&client).await.close().await;
+    let asked = sandbox.truth().request_count(AGENT);
+    assert_eq!(asked, 2, "it has been changed");
     sandbox.stop().await;
 }
 
@@ -134,7 +164,8 @@ async fn context_arrives_before_and_between_turns() {
     let (sandbox, client) = world(Rates::ideal()).await;
     let mut opening = opening(AGENT_COLLECTIONS);
     opening.context = Some("paga el viernes".to_owned());
-    let mut session = client.open_text_session(&opening).await.unwrap();
+    let opened = client.open_text_session_within(&opening, hurried()).await;
+    let mut session = opened.unwrap();
     let answer = session.ask("¿Qué hablamos?").await.unwrap();
     assert!(answer.ends_with("paga el viernes"), "{answer}");
     session.tell("ya pagó").await.unwrap();

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Map, Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{WebSocketStream, accept_async};
@@ -46,12 +47,16 @@ impl Provider {
 
     /// Opens the session, and greets.
     async fn greets(&mut self) {
+        self.opens().await;
+        self.answers(1, "Hola.").await;
+    }
+
+    async fn opens(&mut self) {
         self.hears("conversation_initiation_client_data").await;
         let event = json!({"conversation_id": "conv_1"});
         let kind = "conversation_initiation_metadata";
         self.says(json!({"type": kind, "conversation_initiation_metadata_event": event}))
             .await;
-        self.answers(1, "Hola.").await;
     }
 
     async fn pings(&mut self, event_id: u64) {
@@ -86,13 +91,29 @@ where
 }
 
 async fn try_open(url: &str, timing: Timing) -> Result<Session, TurnError> {
+    open_knowing(Some(true), url, timing).await
+}
+
+async fn open_knowing(
+    greets: Option<bool>,
+    url: &str,
+    timing: Timing,
+) -> Result<Session, TurnError> {
     let opening = Opening {
         agent_id: "agent_1".to_owned(),
         user_id: "contact-42".to_owned(),
         dynamic_variables: Map::new(),
         context: None,
     };
-    Session::open(url, &opening, timing, true).await
+    Session::open(url, &opening, timing, greets, true).await
+}
+
+/// Turns are over soon.
+fn hurried() -> Timing {
+    Timing {
+        settling: Duration::from_millis(300),
+        ..Timing::default()
+    }
 }
 
 async fn open(url: &str, timing: Timing) -> Session {
@@ -115,7 +136,7 @@ async fn pings_are_answered_whoever_speaks() {
         provider
     })
     .await;
-    let mut session = open(&url, Timing::default()).await;
+    let mut session = open(&url, hurried()).await;
     // No one asks anything while it pings.
     let mut provider = done(task).await;
     let answering = async {
@@ -127,6 +148,70 @@ async fn pings_are_answered_whoever_speaks() {
     let (answer, ()) = tokio::join!(session.ask("¿precio?"), answering);
     assert_eq!(answer.unwrap(), "Cuesta 3.");
     provider.pings(4).await;
+}
+
+#[tokio::test]
+async fn an_answer_in_several_frames_is_whole_whatever_is_known() {
+    for (greets, greeting) in [
+        (Some(true), Some(Duration::from_millis(600))),
+        (Some(false), None),
+        (None, Some(Duration::ZERO)),
+        (None, None),
+    ] {
+        let (task, url) = start(async move |mut provider: Provider| {
+            provider.opens().await;
+            if let Some(late) = greeting {
+                sleep(late).await;
+                provider.answers(1, "Hola.").await;
+            }
+            provider.hears("user_message").await;
+            provider.answers(2, "Uno.").await;
+            let part = json!({"type": "start", "text": "", "event_id": 2});
+            provider
+                .says(json!({"type": "agent_chat_response_part", "text_response_part": part}))
+                .await;
+            sleep(Duration::from_millis(900)).await;
+            provider.answers(2, "Dos.").await;
+            provider.says(json!({"type": "agent_typing"})).await;
+            sleep(Duration::from_millis(900)).await;
+            provider.answers(3, "Tres.").await;
+            provider
+        })
+        .await;
+        let timing = Timing {
+            greeting: Duration::from_millis(300),
+            ..hurried()
+        };
+        let mut session = open_knowing(greets, &url, timing).await.unwrap();
+        let answer = session.ask("¿precio?").await;
+        let whole = Ok("Uno.\n\nDos.\n\nTres.".to_owned());
+        assert_eq!(answer, whole, "{greets:?}, {greeting:?}");
+        done(task).await;
+    }
+}
+
+#[tokio::test]
+async fn words_that_are_lost_are_counted() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _counting = metrics::set_default_local_recorder(&recorder);
+    let (task, url) = start(async |mut provider: Provider| {
+        provider.greets().await;
+        provider.hears("user_message").await;
+        provider.answers(2, "Uno.").await;
+        provider
+    })
+    .await;
+    let mut session = open(&url, hurried()).await;
+    assert_eq!(session.ask("¿precio?").await.as_deref(), Ok("Uno."));
+    let mut provider = done(task).await;
+    provider.answers(3, "Dos.").await;
+    // It is heard by then.
+    provider.pings(1).await;
+    let counted = recorder.handle().render();
+    assert!(
+        counted.contains("bitacora_agent_words_lost_total 1"),
+        "{counted}"
+    );
 }
 
 #[tokio::test]

@@ -3,13 +3,15 @@
 //! Nothing that the provider sends by default marks the end of a turn, so it
 //! is taken to be over when the agent has said something and then nothing for
 //! a short time. Where the agent's `client_events` let us see more, we wait as
-//! it tells: while it speaks (`agent_chat_response_part`) or uses a tool
-//! (`agent_tool_request`, `agent_tool_response`) there is more to come, and
-//! after `context_usage` there is not.
+//! it tells: while it speaks (`agent_chat_response_part`), types
+//! (`agent_typing`) or uses a tool (`agent_tool_request`,
+//! `agent_tool_response`) there is more to come, and after `context_usage`
+//! there is not.
 
 use tokio::time::Instant;
 
 use super::Timing;
+use super::frames::Part;
 
 /// Most times that an agent is heard in one turn.
 const SAID_MAX: usize = 16;
@@ -21,11 +23,25 @@ pub(super) struct Turn {
     until: Instant,
     /// When the agent last gave a sign of life.
     last: Instant,
-    /// Whether it has begun something that it has not finished.
-    more: bool,
-    /// Whether a greeting may yet come: then what comes first may be it.
+    /// Whether it uses a tool, and has said nothing since.
+    works: bool,
+    /// Whether it types, and has said nothing since.
+    types: bool,
+    stream: Stream,
+    /// Whether what comes first may be a greeting, and an answer come after it.
     doubtful: bool,
     said: Vec<Said>,
+}
+
+/// What the agent streams.
+#[derive(Clone, Copy, PartialEq)]
+enum Stream {
+    /// Nothing, or it has stopped.
+    Closed,
+    /// Something that it has not said yet.
+    Open,
+    /// It has said something since, and has not stopped.
+    Said,
 }
 
 /// What the agent said at once.
@@ -42,7 +58,9 @@ impl Turn {
             timing,
             until: now + timing.turn,
             last: now,
-            more: false,
+            works: false,
+            types: false,
+            stream: Stream::Closed,
             doubtful,
             said: Vec::new(),
         }
@@ -50,7 +68,8 @@ impl Turn {
 
     /// When the turn is over, if nothing happens before.
     pub(super) fn due(&self) -> Instant {
-        let patience = match (self.said.is_empty(), self.more, self.doubtful) {
+        let more = self.works || self.types || self.stream == Stream::Open;
+        let patience = match (self.said.is_empty(), more, self.doubtful) {
             (true, ..) => self.timing.silence,
             (false, true, _) => self.timing.pause,
             (false, false, true) => self.timing.greeting.max(self.timing.settling),
@@ -59,25 +78,39 @@ impl Turn {
         (self.last + patience).min(self.until)
     }
 
-    /// The agent speaks. A straggler of what it has said already is nothing.
-    pub(super) fn speaks(&mut self, now: Instant, event_id: Option<i64>) {
-        if event_id.is_none() || self.said.iter().all(|it| it.event_id != event_id) {
-            self.more = true;
-            self.last = now;
-        }
+    /// The agent streams. A straggler of what it has said already is nothing.
+    pub(super) fn streams(&mut self, now: Instant, event_id: Option<i64>, part: Part) {
+        let said = || event_id.is_some() && self.said.iter().any(|it| it.event_id == event_id);
+        self.stream = match (part, self.stream) {
+            (Part::Stop, Stream::Closed) => return,
+            (Part::Stop, _) => Stream::Closed,
+            (Part::Delta, Stream::Closed) if said() => return,
+            (Part::Start | Part::Delta, _) => Stream::Open,
+        };
+        self.last = now;
+    }
+
+    /// The agent types, or has stopped to.
+    pub(super) fn types(&mut self, now: Instant, on: bool) {
+        self.types = on;
+        self.last = now;
     }
 
     /// The agent uses a tool and will go on: what it said before is no greeting.
     pub(super) fn works(&mut self, now: Instant) {
         self.doubtful = false;
-        self.more = true;
+        self.works = true;
         self.last = now;
     }
 
     /// The agent has said something. Words that are none ("" or "...") say
     /// only that it is there.
     pub(super) fn says(&mut self, now: Instant, event_id: Option<i64>, text: String) {
-        self.more = false;
+        self.works = false;
+        self.types = false;
+        if self.stream == Stream::Open {
+            self.stream = Stream::Said;
+        }
         self.last = now;
         if is_blank(&text) {
             return;
@@ -91,9 +124,6 @@ impl Turn {
                 known.text = text;
                 return;
             }
-        }
-        if self.doubtful {
-            self.said.clear();
         }
         if self.said.len() < SAID_MAX {
             self.said.push(Said { event_id, text });
@@ -126,9 +156,17 @@ impl Turn {
     /// The provider says that the turn is over. A correction may still come.
     pub(super) fn ends(&mut self, now: Instant) {
         if !self.said.is_empty() {
-            self.more = false;
+            self.works = false;
+            self.types = false;
+            self.stream = Stream::Closed;
             self.last = now;
         }
+    }
+
+    /// Whether these words were said in this turn.
+    pub(super) fn has_said(&self, event_id: Option<i64>, text: &str) -> bool {
+        let same = |it: &Said| it.event_id == event_id && it.text.trim().starts_with(text.trim());
+        self.said.iter().any(same)
     }
 
     /// All that the agent said, if it said anything.

@@ -105,6 +105,49 @@ fn an_agent_that_uses_a_tool_is_waited_for() {
 }
 
 #[test]
+fn an_agent_that_streams_or_types_is_waited_for() {
+    let mut bench = Bench::greeted();
+    bench.ask("¿precio?");
+    bench.take(response(2, "Uno."));
+    bench.take(part(2, "start"));
+    assert_eq!(bench.wait(5_000), NOTHING, "of the same event id");
+    bench.take(part(2, "delta"));
+    assert_eq!(bench.wait(9_000), NOTHING);
+    bench.take(part(2, "stop"));
+    assert_eq!(bench.wait(299), NOTHING, "its words may come yet");
+    bench.take(response(2, "Dos."));
+    bench.take(part(3, "delta"));
+    assert_eq!(bench.wait(9_000), NOTHING, "its start was not seen");
+    bench.take(response(3, "Tres."));
+    bench.take(part(3, "delta"));
+    assert_eq!(bench.wait(9_000), NOTHING, "it has not stopped");
+    bench.take(part(3, "stop"));
+    assert_eq!(bench.wait(300), [answered("Uno.\n\nDos.\n\nTres.")]);
+
+    let typing =
+        |on: bool| json!({"type": "agent_typing", "agent_typing_event": {"is_typing": on}});
+    bench.ask("¿y luego?");
+    bench.take(typing(true));
+    bench.take(response(4, "Uno."));
+    assert_eq!(bench.wait(299), NOTHING);
+    bench.take(typing(true));
+    assert_eq!(bench.wait(9_000), NOTHING);
+    bench.take(response(5, "Dos."));
+    bench.take(typing(true));
+    bench.take(typing(false));
+    assert_eq!(bench.wait(300), [answered("Uno.\n\nDos.")]);
+
+    for begun in [part(6, "start"), part(7, "delta"), typing(true)] {
+        bench.ask("¿y?");
+        bench.take(response(6, "Uno."));
+        bench.take(begun);
+        assert_eq!(bench.wait(9_999), NOTHING);
+        assert_eq!(bench.wait(1), [answered("Uno.")], "long enough");
+        bench = Bench::greeted();
+    }
+}
+
+#[test]
 fn a_tool_of_ours_does_not_exist_and_no_tool_is_approved() {
     let mut bench = Bench::greeted();
     bench.ask("hola");
