@@ -97,7 +97,12 @@ pub enum Failure {
     NotFound(Json<ErrorBody>),
     /// The state of things does not allow it.
     #[oai(status = 409)]
-    Conflict(Json<ErrorBody>),
+    Conflict(
+        Json<ErrorBody>,
+        /// Seconds after which to try again, where that may help.
+        #[oai(header = "Retry-After")]
+        Option<u64>,
+    ),
     /// Its time is over.
     #[oai(status = 410)]
     Gone(Json<ErrorBody>),
@@ -180,7 +185,13 @@ impl Failure {
 
     /// The state of things does not allow it.
     pub fn conflict(code: &str, message: impl Into<String>) -> Self {
-        Self::Conflict(ErrorBody::new(code, message))
+        Self::Conflict(ErrorBody::new(code, message), None)
+    }
+
+    /// The same is being done already.
+    pub fn in_progress(message: &str, retry_after_secs: u64) -> Self {
+        let body = ErrorBody::new("idempotency_in_progress", message);
+        Self::Conflict(body, Some(retry_after_secs))
     }
 
     /// Its time is over.
@@ -251,7 +262,7 @@ impl Failure {
             | Self::Unauthorized(body)
             | Self::Forbidden(body)
             | Self::NotFound(body)
-            | Self::Conflict(body)
+            | Self::Conflict(body, _)
             | Self::Gone(body)
             | Self::TooLarge(body)
             | Self::UnsupportedMediaType(body)
@@ -269,7 +280,7 @@ impl Failure {
             | Self::Unauthorized(body)
             | Self::Forbidden(body)
             | Self::NotFound(body)
-            | Self::Conflict(body)
+            | Self::Conflict(body, _)
             | Self::Gone(body)
             | Self::TooLarge(body)
             | Self::UnsupportedMediaType(body)

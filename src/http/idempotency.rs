@@ -2,9 +2,11 @@
 //! same body gets the first answer again, with another body 409.
 //!
 //! Invariant: of any number of requests with one key, on any replica, one at a
-//! time is carried out. A request that was cut short by a kill may be carried
-//! out again once its hold is over.
+//! time is carried out; the others wait for its answer. Whoever carries it out
+//! renews its hold for as long as it does: a request that was cut short by a
+//! kill is carried out again once its hold is over.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use chrono::{DateTime, Duration, Utc};
 use poem::http::{Method, StatusCode};
 use poem::{Endpoint, IntoResponse, Middleware, Request, Response};
 use sha2::{Digest, Sha256};
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::auth::Caller;
@@ -24,8 +27,15 @@ const HEADER: &str = "idempotency-key";
 const KEY_CHARS_MAX: usize = 255;
 /// Largest body that a key is taken with: a group's document and its base64.
 const BODY_BYTES_MAX: usize = 64 << 20;
-/// How long a request may take before another takes over its key.
-const HOLD_SECS: i64 = 120;
+/// How long a key is held by whoever does not renew it any more.
+const HOLD_SECS: i64 = 15;
+/// How often a hold is renewed while the request is carried out.
+const RENEWAL: std::time::Duration = std::time::Duration::from_secs(5);
+/// How long a repeat waits for the first answer, and how often it looks.
+const WAIT: std::time::Duration = std::time::Duration::from_secs(10);
+const POLL: std::time::Duration = std::time::Duration::from_millis(100);
+/// When to try again after that: the hold is over by then.
+const RETRY_AFTER_SECS: u64 = 5;
 /// How long first answers are kept.
 const KEEP_HOURS: i64 = 24;
 /// Headers of the first answer that are given again.
@@ -82,6 +92,16 @@ enum Claimed {
     Answered(Response),
 }
 
+/// What is known of a key.
+enum Known {
+    /// It is being carried out.
+    Held,
+    /// Nobody carries it out: it is there to be taken.
+    Free,
+    /// It was carried out.
+    Answered(Response),
+}
+
 impl<E: Endpoint> Endpoint for IdempotentEndpoint<E> {
     type Output = Response;
 
@@ -124,19 +144,38 @@ impl<E: Endpoint> Endpoint for IdempotentEndpoint<E> {
             return Ok(response);
         }
         request.set_body(body);
-        let response = match self.inner.call(request).await {
-            Ok(response) => response.into_response(),
-            Err(error) => error::into_response(error),
+        let response = tokio::select! {
+            outcome = self.inner.call(request) => match outcome {
+                Ok(response) => response.into_response(),
+                Err(error) => error::into_response(error),
+            },
+            never = claim.renew(&self.app) => match never {},
         };
         claim.settle(&self.app, response).await
     }
 }
 
 impl Claim {
-    /// Takes the key, or finds what became of it.
+    /// Takes the key, or waits for the first answer.
     async fn take(&self, app: &App) -> Result<Claimed, Failure> {
+        let began = Instant::now();
+        loop {
+            match self.look(app).await? {
+                Known::Answered(response) => return Ok(Claimed::Answered(response)),
+                Known::Free if self.hold(app).await? => return Ok(Claimed::Ours),
+                Known::Free | Known::Held => {}
+            }
+            if began.elapsed() >= WAIT {
+                let message = "A request with this Idempotency-Key is being carried out, try again in a moment";
+                return Err(Failure::in_progress(message, RETRY_AFTER_SECS));
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// Takes the key if nobody holds it. Tells whether it did.
+    async fn hold(&self, app: &App) -> Result<bool, Failure> {
         let now = app.source.now();
-        let held_until = now + Duration::seconds(HOLD_SECS);
         // One statement: of two at once, one inserts and the other conflicts.
         let taken = sqlx::query(
             "insert into idempotency_keys as k
@@ -150,51 +189,68 @@ impl Claim {
         .bind(&self.key)
         .bind(&self.operation)
         .bind(&self.body_digest)
-        .bind(held_until)
+        .bind(now + Duration::seconds(HOLD_SECS))
         .bind(now)
         .execute(&app.pool)
         .await?;
-        if taken.rows_affected() == 1 {
-            return Ok(Claimed::Ours);
-        }
-        self.first_answer(app).await
+        Ok(taken.rows_affected() == 1)
     }
 
-    async fn first_answer(&self, app: &App) -> Result<Claimed, Failure> {
+    /// Renews the hold until the request has been carried out, which ends this.
+    async fn renew(&self, app: &App) -> Infallible {
+        loop {
+            sleep(RENEWAL).await;
+            let renewed = sqlx::query(
+                "update idempotency_keys set held_until = $3
+                  where actor = $1 and key = $2 and status is null",
+            )
+            .bind(&self.actor)
+            .bind(&self.key)
+            .bind(app.source.now() + Duration::seconds(HOLD_SECS))
+            .execute(&app.pool)
+            .await;
+            if let Err(error) = renewed {
+                tracing::warn!(%error, "could not renew the hold of an Idempotency-Key");
+            }
+        }
+    }
+
+    /// What is known of the key.
+    async fn look(&self, app: &App) -> Result<Known, Failure> {
         type Row = (
             String,
             Vec<u8>,
+            DateTime<Utc>,
             Option<i16>,
             Option<serde_json::Value>,
             Option<Vec<u8>>,
         );
         let row: Option<Row> = sqlx::query_as(
-            "select operation, body_digest, status, headers, body
+            "select operation, body_digest, held_until, status, headers, body
                from idempotency_keys where actor = $1 and key = $2",
         )
         .bind(&self.actor)
         .bind(&self.key)
         .fetch_optional(&app.pool)
         .await?;
-        let in_progress = || {
-            Failure::conflict(
-                "idempotency_in_progress",
-                "A request with this Idempotency-Key is being carried out, try again in a moment",
-            )
+        let Some((operation, body_digest, held_until, status, headers, body)) = row else {
+            return Ok(Known::Free);
         };
-        let (operation, body_digest, status, headers, body) = row.ok_or_else(in_progress)?;
         if operation != self.operation || body_digest != self.body_digest {
             return Err(Failure::conflict(
                 "idempotency_key_reused",
                 "This Idempotency-Key was used for another request: take a new one",
             ));
         }
-        let status = status.ok_or_else(in_progress)?;
-        Ok(Claimed::Answered(restore(
-            status,
-            headers.unwrap_or_default(),
-            body.unwrap_or_default(),
-        )))
+        Ok(match status {
+            Some(status) => Known::Answered(restore(
+                status,
+                headers.unwrap_or_default(),
+                body.unwrap_or_default(),
+            )),
+            None if held_until <= app.source.now() => Known::Free,
+            None => Known::Held,
+        })
     }
 
     /// Keeps the answer, unless it says to try again: then the key is free.

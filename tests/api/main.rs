@@ -19,6 +19,7 @@ mod crash;
 mod effects;
 mod errors;
 mod groups;
+mod idempotency;
 mod ingest;
 mod interactions;
 mod ledger;
