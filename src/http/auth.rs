@@ -105,10 +105,10 @@ pub enum Caller {
 /// What a caller must be for a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Anybody who is known.
-    Known,
     /// Whoever may make calls: everybody but the auditor.
     Operate,
+    /// Our other services, and whoever may stand in for one: admin.
+    Service,
     /// Whoever may see whole phone numbers: supervisor, admin, auditor.
     Reveal,
     /// Whoever may read the ledger itself: auditor, admin.
@@ -141,14 +141,13 @@ impl Caller {
     /// Whether the caller may.
     pub fn may(&self, access: Access) -> bool {
         let Self::Person(person) = self else {
-            return access == Access::Known || access == Access::Operate;
+            return matches!(access, Access::Operate | Access::Service);
         };
         match access {
-            Access::Known => true,
             Access::Operate => person.role != Role::Auditor,
             Access::Reveal => person.role != Role::Agent,
             Access::Auditor => matches!(person.role, Role::Auditor | Role::Admin),
-            Access::Admin => person.role == Role::Admin,
+            Access::Service | Access::Admin => person.role == Role::Admin,
         }
     }
 
@@ -161,8 +160,8 @@ impl Caller {
             return Ok(());
         }
         Err(Failure::forbidden(match access {
-            Access::Known => "This needs a login",
             Access::Operate => "An auditor changes nothing",
+            Access::Service => "This is for our other services, and the role admin",
             Access::Reveal => "This needs the role supervisor, admin or auditor",
             Access::Auditor => "This needs the role auditor or admin",
             Access::Admin => "This needs the role admin",

@@ -14,6 +14,10 @@ use super::error::Failure;
 /// A JSON body of the shape `T`.
 pub struct Body<T>(pub T);
 
+/// As [`Body`], but what is wrong with it is not told before the handler asks:
+/// whoever may not is refused first.
+pub struct Deferred<T>(pub Result<T, Failure>);
+
 impl<T: Type> Payload for Body<T> {
     const CONTENT_TYPE: &'static str = <Json<T> as Payload>::CONTENT_TYPE;
 
@@ -64,18 +68,53 @@ impl<'a, T: Type + DeserializeOwned> ApiExtractor<'a> for Body<T> {
         body: &mut RequestBody,
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        let Some(content_type) = request.content_type() else {
-            // Whoever sends nothing need not say what it is: every field is missing.
-            return match body.take()?.into_bytes().await?.is_empty() {
-                true => Ok(Self(read(b"{}")?)),
-                false => Err(ContentTypeError::ExpectContentType.into()),
-            };
-        };
-        if !Self::check_content_type(content_type) {
-            let content_type = content_type.to_owned();
-            return Err(ContentTypeError::NotSupported { content_type }.into());
-        }
-        <Self as ParsePayload>::from_request(request, body).await
+        Ok(Self(take(request, body).await?))
+    }
+}
+
+impl<'a, T: Type + DeserializeOwned> ApiExtractor<'a> for Deferred<T> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        <Body<T> as ApiExtractor>::register(registry);
+    }
+
+    fn request_meta() -> Option<MetaRequest> {
+        <Body<T> as ApiExtractor>::request_meta()
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        _: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        Ok(Self(take(request, body).await))
+    }
+}
+
+async fn take<T: Type + DeserializeOwned>(
+    request: &Request,
+    body: &mut RequestBody,
+) -> Result<T, Failure> {
+    let unsupported =
+        |error: ContentTypeError| Err(Failure::unsupported_media_type(&error.to_string()));
+    let content_type = request.content_type();
+    if let Some(other) = content_type.filter(|it| !Body::<T>::check_content_type(it)) {
+        let content_type = other.to_owned();
+        return unsupported(ContentTypeError::NotSupported { content_type });
+    }
+    let bytes = match body.take() {
+        Ok(body) => body.into_bytes().await.ok(),
+        Err(_) => None,
+    };
+    let bytes = bytes.ok_or_else(|| Failure::field("body", "ended before its end"))?;
+    match content_type {
+        Some(_) => read(&bytes),
+        // Whoever sends nothing need not say what it is: every field is missing.
+        None if bytes.is_empty() => read(b"{}"),
+        None => unsupported(ContentTypeError::ExpectContentType),
     }
 }
 

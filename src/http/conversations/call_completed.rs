@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::conversations::{self, Begun, Error, Outcome};
 use crate::http::auth::{Access, Auth, Caller};
 use crate::http::batch_calling::metadata;
-use crate::http::body::Body;
+use crate::http::body::Deferred;
 use crate::http::error::Failure;
 use crate::http::{Tag, audit, params};
 use crate::ledger::events;
@@ -153,6 +153,7 @@ pub struct Api;
 impl Api {
     /// Go on by WhatsApp after a call
     ///
+    /// For our other services: of people only the role `admin` may stand in for one, others get 403.
     /// The first message greets by name and says what the call was about, where that is known. The same `recipient.id`
     /// again gets the same answer, and nothing is sent. Waits 8 seconds at most until the provider has taken the
     /// message. 502 when it refuses: `error` is `Failed to send WhatsApp message`, `details` are its words. 409 with
@@ -169,15 +170,15 @@ impl Api {
         /// The same key with the same body gets the first answer again.
         #[oai(name = "Idempotency-Key")]
         _idempotency_key: Header<Option<String>>,
-        body: Body<CallCompletedBody>,
+        body: Deferred<CallCompletedBody>,
     ) -> Result<Response<CallCompleted>, Failure> {
         let caller = Caller::from(auth);
-        let act = begin(&app, &caller, body.0);
+        let act = async { begin(&app, &caller, body.0?).await };
         let about = |begun: Option<&(Begun, Option<String>)>| {
             begun.map(|(begun, _)| target(&begun.conversation_id))
         };
         let ((begun, message_id), audited_at) =
-            audit::recorded_of(&app, &caller, Access::Operate, "call_completed", about, act)
+            audit::recorded_of(&app, &caller, Access::Service, "call_completed", about, act)
                 .await?;
         let position = begun.position.max(audited_at);
         app.readable(&READ_MODELS, position).await;
