@@ -42,6 +42,7 @@ pub fn document<T: OpenApi>(service: &OpenApiService<T, ()>) -> String {
     serde_json::from_str::<Value>(&spec)
         .map(with_webhook_schemes)
         .map(with_documentation)
+        .map(with_nulls)
         .and_then(|value| serde_json::to_string_pretty(&value))
         .unwrap_or(spec)
         + "\n"
@@ -92,6 +93,24 @@ fn with_documentation(mut document: Value) -> Value {
                 "content": {content_type: {"schema": schema}},
             }},
         });
+    }
+    document
+}
+
+/// What need not be there may be null, in answers and in bodies to send:
+/// poem-openapi leaves that out.
+fn with_nulls(mut document: Value) -> Value {
+    let schemas = document["components"]["schemas"].as_object_mut();
+    for (_, schema) in schemas.into_iter().flatten() {
+        let required = schema["required"].as_array().cloned().unwrap_or_default();
+        let properties = schema["properties"].as_object_mut().into_iter().flatten();
+        for (_, property) in properties.filter(|(name, _)| !required.contains(&json!(name))) {
+            // Beside a bare `$ref` nothing else counts.
+            if property["$ref"].is_string() {
+                *property = json!({"allOf": [property.take()]});
+            }
+            property["nullable"] = json!(true);
+        }
     }
     document
 }

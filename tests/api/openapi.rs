@@ -168,6 +168,85 @@ fn answers_have_examples() {
     }
 }
 
+/// What keeps `value` from being of `schema`, as far as null, what is required
+/// and types go.
+fn fault(document: &Value, schema: &Value, value: &Value, at: &str) -> Option<String> {
+    if value.is_null() {
+        let any = schema["type"].is_null() && schema["allOf"].is_null() && schema["$ref"].is_null();
+        return (!any && schema["nullable"] != true).then(|| format!("{at} is null"));
+    }
+    if let Some(name) = schema["$ref"].as_str() {
+        let target = &document["components"]["schemas"][name.rsplit('/').next()?];
+        return fault(document, target, value, at);
+    }
+    let mut all = schema["allOf"].as_array().into_iter().flatten();
+    if let Some(fault) = all.find_map(|it| fault(document, it, value, at)) {
+        return Some(fault);
+    }
+    let is_of_type = match schema["type"].as_str() {
+        Some("string") => value.is_string(),
+        Some("integer") => value.is_i64() || value.is_u64(),
+        Some("number") => value.is_number(),
+        Some("boolean") => value.is_boolean(),
+        Some("array") => value.is_array(),
+        Some("object") => value.is_object(),
+        _ => true,
+    };
+    if !is_of_type {
+        return Some(format!("{at} is no {}: {value}", schema["type"]));
+    }
+    let mut required = schema["required"].as_array().into_iter().flatten();
+    if let Some(missing) = required.find(|name| value.get(name.as_str().unwrap()).is_none()) {
+        return Some(format!("{at} has no {missing}"));
+    }
+    let mut items = value.as_array().into_iter().flatten();
+    let mut properties = schema["properties"].as_object().into_iter().flatten();
+    items
+        .find_map(|item| fault(document, &schema["items"], item, &format!("{at}[]")))
+        .or_else(|| {
+            properties.find_map(|(name, schema)| {
+                fault(document, schema, value.get(name)?, &format!("{at}.{name}"))
+            })
+        })
+}
+
+/// Every example below `node`, with the schema that it is of.
+fn examples<'a>(node: &'a Value, found: &mut Vec<(&'a Value, &'a Value)>) {
+    // Of a media type, and of a schema.
+    if node["schema"].is_object() && !node["example"].is_null() {
+        found.push((&node["schema"], &node["example"]));
+    } else if node["type"].is_string() && !node["example"].is_null() {
+        found.push((node, &node["example"]));
+    }
+    let within = node.as_object().into_iter().flatten();
+    let within = within.filter(|(name, _)| *name != "example");
+    within.for_each(|(_, node)| examples(node, found));
+    let items = node.as_array().into_iter().flatten();
+    items.for_each(|node| examples(node, found));
+}
+
+#[test]
+fn every_example_is_of_its_schema() {
+    let document: Value = serde_json::from_str(&bitacora::http::openapi()).unwrap();
+    let mut found = Vec::new();
+    examples(&document, &mut found);
+    assert!(found.len() > 25, "{}", found.len());
+    let faults = found
+        .iter()
+        .filter_map(|(schema, example)| fault(&document, schema, example, "it"));
+    let faults: Vec<_> = faults.collect();
+    assert!(faults.is_empty(), "{faults:#?}");
+
+    // The checker sees what it should.
+    let schema = json!({"$ref": "#/components/schemas/User"});
+    let told = |value| fault(&document, &schema, &value, "it");
+    assert!(told(json!({})).is_some());
+    let mut user = document["components"]["schemas"]["User"]["example"].clone();
+    assert_eq!(told(user.clone()), None);
+    user["name"] = Value::Null;
+    assert_eq!(told(user), Some("it.name is null".to_owned()));
+}
+
 #[test]
 fn every_body_to_send_has_an_example() {
     let document: Value = serde_json::from_str(&bitacora::http::openapi()).unwrap();
