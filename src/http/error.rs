@@ -12,6 +12,7 @@ use poem_openapi::error::{
 };
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object};
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use super::context;
 use crate::ledger::NotWritten;
@@ -311,13 +312,17 @@ impl From<sqlx::Error> for Failure {
 
 /// Whether the database is away, or was since the connection was made: its
 /// answers of the SQLSTATE classes 08 (connection), 53 (resources) and 57P
-/// (shutdown) pass, as connections that broke do.
+/// (shutdown) pass, as connections that broke do. So does 55000 that ends the
+/// session: the database takes no connections.
 fn is_away(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
+    let is_over = error
+        .as_database_error()
+        .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+        .is_some_and(|error| error.severity() == PgSeverity::Fatal);
     let passes = |code: &str| {
-        ["08", "53", "57P"]
-            .iter()
-            .any(|class| code.starts_with(class))
+        let classes = ["08", "53", "57P"];
+        classes.iter().any(|class| code.starts_with(class)) || is_over && code == "55000"
     };
     match error {
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => true,

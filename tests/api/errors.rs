@@ -1070,6 +1070,19 @@ async fn connections_that_died_are_told_as_503_and_replaced() {
     app.stop().await;
 }
 
+/// A database that takes no connections is away, as one that is not there.
+#[tokio::test]
+async fn a_database_that_refuses_connections_is_told_as_503() {
+    let app = TestApp::start().await;
+    crate::harness::postgres::take_away(&app.database()).await;
+    for path in ["/api/stats", "/api/conversations", "/api/interactions"] {
+        let away = "The database is not available, try again";
+        let request = app.get_as("agent", path);
+        assert_error(path, request, (503, "unavailable", away, Value::Null)).await;
+    }
+    app.stop().await;
+}
+
 #[tokio::test]
 async fn health_tells_what_is_there() {
     let config = |config: &mut bitacora::config::Config| {
