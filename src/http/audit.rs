@@ -106,7 +106,11 @@ pub async fn recorded_of<T>(
         },
     )
     .await?;
-    outcome.map(|done| (done, position))
+    match outcome {
+        Ok(done) => Ok((done, position)),
+        // Whatever it wrote before it failed comes before this record.
+        Err(failure) => Err(failure.at(position)),
+    }
 }
 
 /// An entry of the audit log.

@@ -10,7 +10,8 @@ use poem::{Endpoint, IntoResponse, PathPattern, Request, Response};
 use poem_openapi::error::{
     AuthorizationError, ContentTypeError, ParseParamError, ParsePathError, ParseRequestPayloadError,
 };
-use poem_openapi::payload::Json;
+use poem_openapi::payload::{Json, Payload};
+use poem_openapi::registry::{MetaSchemaRef, Registry};
 use poem_openapi::{ApiResponse, Object};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
@@ -66,10 +67,16 @@ impl ErrorBody {
     pub const fn details(&self) -> Option<&serde_json::Value> {
         self.details.as_ref()
     }
+}
 
-    fn new(code: &str, message: impl Into<String>) -> Json<Self> {
+/// An error as it is answered, and of a command the position at which it is on
+/// record.
+pub struct Told(pub ErrorBody, Option<i64>);
+
+impl Told {
+    fn new(code: &str, message: impl Into<String>) -> Self {
         let message = message.into();
-        Json(Self {
+        let body = ErrorBody {
             success: false,
             error: message.clone(),
             message,
@@ -77,67 +84,97 @@ impl ErrorBody {
             request_id: context::current().request_id,
             details: None,
             attempts_left: None,
-        })
+        };
+        Self(body, None)
+    }
+}
+
+impl Payload for Told {
+    const CONTENT_TYPE: &'static str = <Json<ErrorBody> as Payload>::CONTENT_TYPE;
+
+    fn schema_ref() -> MetaSchemaRef {
+        <Json<ErrorBody> as Payload>::schema_ref()
+    }
+
+    fn register(registry: &mut Registry) {
+        <Json<ErrorBody> as Payload>::register(registry);
+    }
+}
+
+impl IntoResponse for Told {
+    fn into_response(self) -> Response {
+        let Self(body, position) = self;
+        let mut response = Json(body).into_response();
+        if let Some(position) = position {
+            let headers = response.headers_mut();
+            headers.insert("x-ledger-position", position.into());
+        }
+        response
     }
 }
 
 /// How a request may fail.
 #[derive(ApiResponse)]
+#[oai(header(
+    name = "X-Ledger-Position",
+    ty = "Option<i64>",
+    description = "Of a command that is on record: the position of its last event."
+))]
 pub enum Failure {
     /// The request is malformed: `details` names the fields.
     #[oai(status = 400)]
-    BadRequest(Json<ErrorBody>),
+    BadRequest(Told),
     /// The credential is missing or wrong.
     #[oai(status = 401)]
-    Unauthorized(Json<ErrorBody>),
+    Unauthorized(Told),
     /// The caller may not do this.
     #[oai(status = 403)]
-    Forbidden(Json<ErrorBody>),
+    Forbidden(Told),
     /// There is no such thing.
     #[oai(status = 404)]
-    NotFound(Json<ErrorBody>),
+    NotFound(Told),
     /// The state of things does not allow it.
     #[oai(status = 409)]
     Conflict(
-        Json<ErrorBody>,
+        Told,
         /// Seconds after which to try again, where that may help.
         #[oai(header = "Retry-After")]
         Option<u64>,
     ),
     /// Its time is over.
     #[oai(status = 410)]
-    Gone(Json<ErrorBody>),
+    Gone(Told),
     /// The body is too large.
     #[oai(status = 413)]
-    TooLarge(Json<ErrorBody>),
+    TooLarge(Told),
     /// The body is of a type that is not understood.
     #[oai(status = 415)]
-    UnsupportedMediaType(Json<ErrorBody>),
+    UnsupportedMediaType(Told),
     /// Too many requests.
     #[oai(status = 429)]
     TooMany(
-        Json<ErrorBody>,
+        Told,
         /// Seconds after which to try again.
         #[oai(header = "Retry-After")]
         u64,
     ),
     /// Something broke here; the logs tell, by the request id.
     #[oai(status = 500)]
-    Internal(Json<ErrorBody>),
+    Internal(Told),
     /// The provider refused or failed: `details` holds its words.
     #[oai(status = 502)]
-    BadGateway(Json<ErrorBody>),
+    BadGateway(Told),
     /// Overloaded, or the database is away: try again.
     #[oai(status = 503)]
     Unavailable(
-        Json<ErrorBody>,
+        Told,
         /// Seconds after which to try again.
         #[oai(header = "Retry-After")]
         u64,
     ),
     /// The provider has not answered in time.
     #[oai(status = 504)]
-    GatewayTimeout(Json<ErrorBody>),
+    GatewayTimeout(Told),
 }
 
 impl Failure {
@@ -152,7 +189,7 @@ impl Failure {
             .iter()
             .map(|(field, message)| format!("{field} {message}"))
             .collect();
-        let mut body = ErrorBody::new("validation_error", summary.join("; "));
+        let mut body = Told::new("validation_error", summary.join("; "));
         let details: Vec<_> = fields
             .into_iter()
             .map(|(field, message)| serde_json::json!({"field": field, "message": message}))
@@ -163,7 +200,7 @@ impl Failure {
 
     /// One field is wrong, in words that front-ends know as they stand.
     pub fn saying(field: &str, message: impl Into<String>) -> Self {
-        let mut body = ErrorBody::new("validation_error", message);
+        let mut body = Told::new("validation_error", message);
         let message = &body.0.message;
         body.0.details = Some(serde_json::json!([{"field": field, "message": message}]));
         Self::BadRequest(body)
@@ -171,38 +208,38 @@ impl Failure {
 
     /// The credential is missing or wrong. Says no more than that.
     pub fn unauthorized() -> Self {
-        Self::Unauthorized(ErrorBody::new("unauthorized", "Unauthorized"))
+        Self::Unauthorized(Told::new("unauthorized", "Unauthorized"))
     }
 
     /// The caller is known, and may not do this.
     pub fn forbidden(message: &str) -> Self {
-        Self::Forbidden(ErrorBody::new("forbidden", message))
+        Self::Forbidden(Told::new("forbidden", message))
     }
 
     /// There is no such thing.
     pub fn not_found(message: &str) -> Self {
-        Self::NotFound(ErrorBody::new("not_found", message))
+        Self::NotFound(Told::new("not_found", message))
     }
 
     /// The state of things does not allow it.
     pub fn conflict(code: &str, message: impl Into<String>) -> Self {
-        Self::Conflict(ErrorBody::new(code, message), None)
+        Self::Conflict(Told::new(code, message), None)
     }
 
     /// The same is being done already.
     pub fn in_progress(message: &str, retry_after_secs: u64) -> Self {
-        let body = ErrorBody::new("idempotency_in_progress", message);
+        let body = Told::new("idempotency_in_progress", message);
         Self::Conflict(body, Some(retry_after_secs))
     }
 
     /// Its time is over.
     pub fn gone(code: &str, message: &str) -> Self {
-        Self::Gone(ErrorBody::new(code, message))
+        Self::Gone(Told::new(code, message))
     }
 
     /// It is another code.
     pub fn wrong_code(message: &str, attempts_left: u32) -> Self {
-        let mut body = ErrorBody::new("otp_invalid", message);
+        let mut body = Told::new("otp_invalid", message);
         body.0.details = Some(serde_json::json!({"attempts_left": attempts_left}));
         body.0.attempts_left = Some(attempts_left);
         Self::BadRequest(body)
@@ -210,7 +247,7 @@ impl Failure {
 
     /// The body is larger than `bytes_max`.
     pub fn too_large(bytes_max: usize) -> Self {
-        Self::TooLarge(ErrorBody::new(
+        Self::TooLarge(Told::new(
             "payload_too_large",
             format!("The body is larger than {bytes_max} bytes"),
         ))
@@ -218,7 +255,7 @@ impl Failure {
 
     /// The body is of a type that is not understood.
     pub fn unsupported_media_type(message: &str) -> Self {
-        Self::UnsupportedMediaType(ErrorBody::new("unsupported_media_type", message))
+        Self::UnsupportedMediaType(Told::new("unsupported_media_type", message))
     }
 
     /// Too many requests.
@@ -228,31 +265,37 @@ impl Failure {
 
     /// Too many of something that has a name of its own.
     pub fn limited(code: &str, message: &str, retry_after_secs: u64) -> Self {
-        Self::TooMany(ErrorBody::new(code, message), retry_after_secs)
+        Self::TooMany(Told::new(code, message), retry_after_secs)
     }
 
     /// Overloaded, or something we need is away.
     pub fn unavailable(message: &str) -> Self {
-        Self::Unavailable(ErrorBody::new("unavailable", message), RETRY_AFTER_SECS)
+        Self::Unavailable(Told::new("unavailable", message), RETRY_AFTER_SECS)
     }
 
     /// The provider refused or failed; `details` are its words.
     pub fn provider(message: &str, details: impl Into<serde_json::Value>) -> Self {
-        let mut body = ErrorBody::new("provider_error", message);
+        let mut body = Told::new("provider_error", message);
         body.0.details = Some(details.into());
         Self::BadGateway(body)
     }
 
     /// The provider has not answered in time; `details` say what becomes of it.
     pub fn provider_timeout(message: &str, details: impl Into<serde_json::Value>) -> Self {
-        let mut body = ErrorBody::new("provider_timeout", message);
+        let mut body = Told::new("provider_timeout", message);
         body.0.details = Some(details.into());
         Self::GatewayTimeout(body)
     }
 
     /// With another text in `error` than in `message`, where front-ends know it.
     pub fn naming(mut self, error: &str) -> Self {
-        error.clone_into(&mut self.body_mut().error);
+        error.clone_into(&mut self.told_mut().0.error);
+        self
+    }
+
+    /// Of a command: on record up to this position.
+    pub fn at(mut self, position: i64) -> Self {
+        self.told_mut().1 = Some(position);
         self
     }
 
@@ -271,11 +314,11 @@ impl Failure {
             | Self::Internal(body)
             | Self::BadGateway(body)
             | Self::Unavailable(body, _)
-            | Self::GatewayTimeout(body) => &body.code,
+            | Self::GatewayTimeout(body) => &body.0.code,
         }
     }
 
-    fn body_mut(&mut self) -> &mut ErrorBody {
+    fn told_mut(&mut self) -> &mut Told {
         match self {
             Self::BadRequest(body)
             | Self::Unauthorized(body)
@@ -289,14 +332,14 @@ impl Failure {
             | Self::Internal(body)
             | Self::BadGateway(body)
             | Self::Unavailable(body, _)
-            | Self::GatewayTimeout(body) => &mut body.0,
+            | Self::GatewayTimeout(body) => body,
         }
     }
 
     /// Something broke here. Logged once, here; the answer says nothing of it.
     fn internal(error: &dyn std::fmt::Display) -> Self {
         tracing::error!(request_id = context::current().request_id, %error, "a request failed");
-        Self::Internal(ErrorBody::new("internal_error", "Internal server error"))
+        Self::Internal(Told::new("internal_error", "Internal server error"))
     }
 }
 
@@ -383,7 +426,7 @@ pub fn into_response(error: poem::Error) -> Response {
     } else if error.downcast_ref::<AuthorizationError>().is_some() {
         Failure::unauthorized()
     } else if let Some(error) = error.downcast_ref::<ContentTypeError>() {
-        Failure::UnsupportedMediaType(ErrorBody::new("unsupported_media_type", error.to_string()))
+        Failure::UnsupportedMediaType(Told::new("unsupported_media_type", error.to_string()))
     } else if error.is::<NotFoundError>() {
         Failure::not_found("There is nothing at this address; see /api/docs")
     } else if error.is::<MethodNotAllowedError>() {
@@ -392,7 +435,7 @@ pub fn into_response(error: poem::Error) -> Response {
             "This address does not take this method; see /api/docs",
         );
     } else if error.is::<SizedLimitError>() {
-        Failure::TooLarge(ErrorBody::new("payload_too_large", error.to_string()))
+        Failure::TooLarge(Told::new("payload_too_large", error.to_string()))
     } else if error.status().is_client_error() {
         return other(error.status(), &error.to_string());
     } else {
@@ -407,7 +450,7 @@ fn other(status: StatusCode, message: &str) -> Response {
         .unwrap_or("error")
         .to_lowercase()
         .replace([' ', '-'], "_");
-    let mut response = ErrorBody::new(&code, message).into_response();
+    let mut response = Told::new(&code, message).into_response();
     response.set_status(status);
     response
 }

@@ -453,3 +453,27 @@ async fn the_next_page_follows_the_one_before_whatever_was_written_meanwhile() {
     );
     app.stop().await;
 }
+
+#[tokio::test]
+async fn a_command_that_fails_tells_up_to_where_it_is_on_record() {
+    let app = TestApp::start().await;
+    let asked = json!({"phone_number": "+573001234567", "purpose": "login"});
+    let (_, asked) = answer(app.post_as("service", "/api/otp", &asked)).await;
+    let id = asked["data"]["challenge_id"].as_str().unwrap();
+    let code: u32 = app.app().otp.code(id).as_str().parse().unwrap();
+    let wrong = json!({"challenge_id": id, "code": format!("{:06}", (code + 1) % 1_000_000)});
+    let unknown = json!({"challenge_id": "otp_x", "code": "123456"});
+    for (role, path, body, status) in [
+        ("service", "/api/otp/verify", &wrong, 400),
+        ("service", "/api/otp/verify", &unknown, 404),
+        ("auditor", "/api/otp/verify", &wrong, 403),
+        ("agent", "/api/users", &json!({}), 403),
+    ] {
+        let response = app.post_as(role, path, body).send().await.unwrap();
+        assert_eq!(response.status(), status, "{role} {path}");
+        let position = crate::errors::header(&response, "x-ledger-position");
+        let last = app.count("select max(position) from events").await;
+        assert_eq!(position, Some(last.to_string().as_str()), "{role} {path}");
+    }
+    app.stop().await;
+}
