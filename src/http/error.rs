@@ -115,11 +115,6 @@ impl IntoResponse for Told {
 
 /// How a request may fail.
 #[derive(ApiResponse)]
-#[oai(header(
-    name = "X-Ledger-Position",
-    ty = "Option<i64>",
-    description = "Of a command that is on record: the position of its last event."
-))]
 pub enum Failure {
     /// The request is malformed: `details` names the fields.
     #[oai(status = 400)]

@@ -7,7 +7,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Map, Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{WebSocketStream, accept_async};
@@ -17,6 +17,11 @@ use crate::providers::http;
 
 /// Longer than any test takes: a test that waits for it fails.
 const FOREVER: Duration = Duration::from_secs(30);
+
+/// The provider takes so long: the pace of what it says is what is tested.
+async fn takes(how_long: Duration) {
+    let _ = timeout(how_long, std::future::pending::<()>()).await;
+}
 
 /// The provider's end of a socket.
 struct Provider(WebSocketStream<TcpStream>);
@@ -161,7 +166,7 @@ async fn an_answer_in_several_frames_is_whole_whatever_is_known() {
         let (task, url) = start(async move |mut provider: Provider| {
             provider.opens().await;
             if let Some(late) = greeting {
-                sleep(late).await;
+                takes(late).await;
                 provider.answers(1, "Hola.").await;
             }
             provider.hears("user_message").await;
@@ -170,10 +175,10 @@ async fn an_answer_in_several_frames_is_whole_whatever_is_known() {
             provider
                 .says(json!({"type": "agent_chat_response_part", "text_response_part": part}))
                 .await;
-            sleep(Duration::from_millis(900)).await;
+            takes(Duration::from_millis(900)).await;
             provider.answers(2, "Dos.").await;
             provider.says(json!({"type": "agent_typing"})).await;
-            sleep(Duration::from_millis(900)).await;
+            takes(Duration::from_millis(900)).await;
             provider.answers(3, "Tres.").await;
             provider
         })
