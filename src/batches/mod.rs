@@ -4,7 +4,7 @@
 //! sent, and the batch's own events say what is left to do. Whoever comes by,
 //! the request that gave the order or a worker after a crash, drives it on; see
 //! [`drive`]. An order that may have arrived is looked up before it is sent
-//! again; see [`lookup`].
+//! again; see `lookup`.
 //!
 //! Invariants: every attempt is on the ledger before it goes out; no
 //! transaction is open while the provider is asked; an order that was answered

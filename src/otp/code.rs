@@ -15,7 +15,7 @@ const CODES: u32 = 1_000_000;
 const UNBIASED_BELOW: u32 = u32::MAX - u32::MAX % CODES;
 
 /// A one-time code. Nothing that prints for a log shows it, and none is
-/// compared but by [`Secrets::is_right`].
+/// compared but by `Secrets::is_right`.
 #[derive(Clone)]
 pub struct Code(String);
 

@@ -26,7 +26,7 @@ pub struct Filter {
     pub direction: Option<Direction>,
     /// Told by this provider.
     pub provider: Option<Provider>,
-    /// With the client of this key: [`PhoneIndex::key`] of the E.164 number.
+    /// With the client of this key: `PhoneIndex::key` of the E.164 number.
     pub phone_key: Option<String>,
     /// With this voice agent.
     pub agent_id: Option<String>,
