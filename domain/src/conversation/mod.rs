@@ -20,8 +20,8 @@ pub use event::{Call, Changed, Event, FirstMessage, MessageWritten, Started, Tem
 pub use said::said;
 pub use state::{Command, Conversation, Error};
 
-use crate::PhoneIndex;
 use crate::words::vocabulary;
+use crate::{Channel, PhoneIndex, PhoneNumber};
 
 vocabulary! {
     /// Who speaks for us.
@@ -82,6 +82,13 @@ pub fn id(contact: &str, index: &PhoneIndex) -> String {
 pub fn normalised(content: &str) -> String {
     let words: Vec<_> = content.split_whitespace().collect();
     words.join(" ")
+}
+
+/// The conversation that a message belongs to: WhatsApp's, with a person's
+/// number only, and not with a group or a broadcast.
+pub fn of(channel: Channel, contact: &str, index: &PhoneIndex) -> Option<String> {
+    let number = PhoneNumber::parse(contact).ok()?;
+    (channel == Channel::Whatsapp).then(|| id(number.as_str(), index))
 }
 
 /// A text in parts that each fit one message, cut between paragraphs, lines,

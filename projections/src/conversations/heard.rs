@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use domain::conversation::{self, Consent};
 use domain::event::Recorded;
 use domain::message::{Received, Sent, Status, StatusChanged};
-use domain::{Channel, Direction, PhoneIndex, PhoneNumber};
+use domain::{Channel, Direction, PhoneIndex};
 
 use super::callback::{CallbackRow, Echo};
 use super::fold::Tables;
@@ -15,17 +15,6 @@ use super::row::Conversation;
 use crate::text;
 
 const CLIENT: &str = "client";
-
-/// The conversation that a message in WhatsApp belongs to: of a person's
-/// number only, and not of a group or a broadcast.
-pub(super) fn conversation_of(
-    channel: Channel,
-    contact: &str,
-    phones: &PhoneIndex,
-) -> Option<String> {
-    let number = PhoneNumber::parse(contact).ok()?;
-    (channel == Channel::Whatsapp).then(|| conversation::id(number.as_str(), phones))
-}
 
 /// The id of a client's message: the provider's, where it gave one.
 pub(super) fn inbound_id(received: &Received, position: i64) -> String {
@@ -44,7 +33,7 @@ impl Tables {
         received: &Received,
         phones: &PhoneIndex,
     ) {
-        let Some(id) = conversation_of(received.channel, &received.contact, phones) else {
+        let Some(id) = conversation::of(received.channel, &received.contact, phones) else {
             return;
         };
         let (at, position) = (recorded.occurred_at, recorded.position);
@@ -98,7 +87,7 @@ impl Tables {
 
     /// A provider says that a message went out.
     pub(super) fn echoed(&mut self, recorded: &Recorded, sent: &Sent, phones: &PhoneIndex) {
-        let Some(id) = conversation_of(sent.channel, &sent.contact, phones) else {
+        let Some(id) = conversation::of(sent.channel, &sent.contact, phones) else {
             return;
         };
         let at = recorded.occurred_at;

@@ -3,14 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use domain::conversation::{Consent, Event as Decision};
+use domain::conversation::{self, Consent, Event as Decision};
 use domain::effect::{Event as Outcome, Remedy, turn_position};
 use domain::event::Recorded;
 use domain::{Direction, Event, PhoneIndex, message};
 use sqlx::PgConnection;
 
 use super::fold::Tables;
-use super::heard::{conversation_of, inbound_id};
+use super::heard::inbound_id;
 use super::message::Wanted;
 use super::{callback, row, stats};
 use crate::sql::texts;
@@ -49,7 +49,7 @@ impl Named {
     fn add_message(&mut self, event: &message::Event, position: i64, phones: &PhoneIndex) {
         match event {
             message::Event::Received(received) => {
-                let id = conversation_of(received.channel, &received.contact, phones);
+                let id = conversation::of(received.channel, &received.contact, phones);
                 if Consent::read(&received.content) == Some(Consent::Out) {
                     self.silenced.extend(id.clone());
                 }
@@ -57,7 +57,7 @@ impl Named {
                 self.messages.insert(inbound_id(received, position));
             }
             message::Event::Sent(sent) => {
-                let id = conversation_of(sent.channel, &sent.contact, phones);
+                let id = conversation::of(sent.channel, &sent.contact, phones);
                 self.conversations.extend(id);
             }
             message::Event::StatusChanged(change) => {

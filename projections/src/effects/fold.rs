@@ -8,7 +8,7 @@ use domain::conversation::{self, Consent, Event as Decision, Started, Status, sa
 use domain::effect::{self, Answered, Event as Outcome, Kind, Remedy};
 use domain::event::Recorded;
 use domain::message::{self, Received, StatusChanged};
-use domain::{Channel, Event, PhoneIndex, PhoneNumber, Provider, otp};
+use domain::{Channel, Event, PhoneIndex, Provider, otp};
 
 use super::row::{Author, Callback, Effect, Lane, Request, State};
 use crate::rows::Rows;
@@ -27,19 +27,13 @@ pub(super) struct Tables {
     pub(super) senders: BTreeMap<String, String>,
 }
 
-/// The conversation that a message belongs to: of a person's number only.
-pub(super) fn conversation_of(received: &Received, phones: &PhoneIndex) -> Option<String> {
-    let number = PhoneNumber::parse(&received.contact).ok()?;
-    (received.channel == Channel::Whatsapp).then(|| conversation::id(number.as_str(), phones))
-}
-
 impl Tables {
     /// What an event does to the rows. Events must come in their order.
     pub(super) fn fold(&mut self, recorded: &Recorded, phones: &PhoneIndex) {
         let id = &recorded.aggregate_id;
         match &recorded.event {
             Event::Message(message::Event::Received(received)) => {
-                if let Some(lane) = conversation_of(received, phones) {
+                if let Some(lane) = conversation::of(received.channel, &received.contact, phones) {
                     self.received(lane, recorded, received);
                 }
             }

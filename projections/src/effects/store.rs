@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::conversation::{Consent, Event as Decision};
+use domain::conversation::{self, Consent, Event as Decision};
 use domain::effect::{self, Bounced, Event as Outcome, Failed, Remedy};
 use domain::event::Recorded;
 use domain::message;
@@ -11,7 +11,7 @@ use domain::{Event, PhoneIndex, otp};
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::fold::{Tables, conversation_of};
+use super::fold::Tables;
 use super::queue::OPEN;
 use super::row::{CALLBACKS, COLUMNS, Callback, EFFECTS, Effect, LANES, Lane, State};
 
@@ -33,7 +33,9 @@ impl Named {
         for recorded in batch {
             match &recorded.event {
                 Event::Message(message::Event::Received(received)) => {
-                    if let Some(lane) = conversation_of(received, phones) {
+                    if let Some(lane) =
+                        conversation::of(received.channel, &received.contact, phones)
+                    {
                         if Consent::read(&received.content) == Some(Consent::Out) {
                             named.silenced.push(lane.clone());
                         }

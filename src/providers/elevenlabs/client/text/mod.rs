@@ -106,19 +106,6 @@ impl Default for Timing {
     }
 }
 
-impl Timing {
-    /// How long the opening of a session may hold up its caller.
-    pub fn opening_max(&self) -> Duration {
-        // A session whose agent forbids the override is opened twice.
-        2 * (self.opening + self.connect + self.write + self.opening + self.greeting_known)
-    }
-
-    /// How long a turn may.
-    pub fn turn_max(&self) -> Duration {
-        self.turn + self.write
-    }
-}
-
 /// A session, kept open: it answers the provider's pings by itself. Dropping
 /// it closes it.
 pub struct Session {
