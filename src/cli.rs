@@ -413,7 +413,7 @@ async fn put_on_record<T, E>(
     };
     let entry = Entry::Facts(vec![recorded.at(source.now())], serde_json::json!({}));
     let mut conn = pool.acquire().await?;
-    write_batch(&mut conn, Limits::default(), &[entry], |_| Ok(())).await?;
+    write_batch(&mut conn, Limits::default(), vec![entry], |_| Ok(())).await?;
     Ok(())
 }
 

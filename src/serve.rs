@@ -22,6 +22,9 @@ use crate::{http, worker};
 /// How long requests that are being answered may take once we stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How often measurements are summed up.
+const METRICS_TIDY_INTERVAL: Duration = Duration::from_secs(1);
+
 /// A process that serves.
 pub struct Running {
     /// Where it listens.
@@ -48,11 +51,12 @@ pub async fn start(
     let news = worker::news::listen(pool.clone(), stopping.clone());
     let (writer, writer_task) = Writer::start(pool.clone(), limits);
     let app = App::new(config, pool, writer, source, metrics, news, stopping).await?;
-    let work = if app.config.worker {
+    let mut work = if app.config.worker {
         worker::start(&app)
     } else {
         JoinSet::new()
     };
+    work.spawn(tidy_metrics(app.clone()));
     let mut servers = Vec::new();
     let listen = app.config.listen;
     let (address, server) = if app.config.api {
@@ -127,6 +131,19 @@ impl Running {
         drop(self.work);
         self.app.stopping.cancel();
     }
+}
+
+/// Sums up what was measured, whether or not somebody asks for it: until then
+/// every single measurement takes memory.
+async fn tidy_metrics(app: Arc<App>) {
+    let mut turns = tokio::time::interval(METRICS_TIDY_INTERVAL);
+    let tidying = async {
+        loop {
+            turns.tick().await;
+            app.metrics.run_upkeep();
+        }
+    };
+    let _: Option<()> = app.stopping.run_until_cancelled(tidying).await;
 }
 
 async fn spawn_server(

@@ -1,9 +1,10 @@
 //! What surrounds every request: an id, the caller's address, security
 //! headers, one shape for every error, a log line, a measurement.
 
+use std::sync::LazyLock;
 use std::time::Instant;
 
-use poem::http::{HeaderName, HeaderValue, StatusCode, header};
+use poem::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use poem::{Endpoint, IntoResponse, Middleware, PathPattern, Request, Response};
 use uuid::Uuid;
 
@@ -12,6 +13,8 @@ use crate::clock;
 
 /// Longest request id that is taken over from a caller.
 const REQUEST_ID_CHARS_MAX: usize = 128;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// As Helmet 8 sets them (seed call-manager uses Helmet).
 const SECURITY_HEADERS: [(&str, &str); 12] = [
@@ -34,6 +37,16 @@ const SECURITY_HEADERS: [(&str, &str); 12] = [
     ("x-permitted-cross-domain-policies", "none"),
     ("x-xss-protection", "0"),
 ];
+
+static SECURITY: LazyLock<HeaderMap> = LazyLock::new(|| {
+    let pairs = SECURITY_HEADERS.iter().map(|(name, value)| {
+        (
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        )
+    });
+    pairs.collect()
+});
 
 tokio::task_local! {
     static CONTEXT: Context;
@@ -169,22 +182,27 @@ fn remote_addr(request: &Request, trust_proxy: bool) -> String {
 }
 
 fn finish(response: &mut Response, context: &Context) {
-    let headers = response.headers_mut();
+    let mut headers = SECURITY.clone();
     if let Ok(id) = HeaderValue::from_str(&context.request_id) {
-        headers.insert("x-request-id", id);
-    }
-    for (name, value) in SECURITY_HEADERS {
-        if !headers.contains_key(name) {
-            headers.insert(
-                HeaderName::from_static(name),
-                HeaderValue::from_static(value),
-            );
-        }
+        headers.insert(REQUEST_ID, id);
     }
     if response.status() == StatusCode::UNAUTHORIZED {
-        response
-            .headers_mut()
-            .entry(header::WWW_AUTHENTICATE)
-            .or_insert(HeaderValue::from_static("Bearer"));
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
+    // What the answer says itself stands.
+    let own = std::mem::take(response.headers_mut());
+    let mut name = None;
+    for (next, value) in own {
+        match next {
+            Some(next) => {
+                headers.insert(next.clone(), value);
+                name = Some(next);
+            }
+            // A repeated header's name comes once.
+            None => {
+                name.as_ref().map(|name| headers.append(name, value));
+            }
+        }
+    }
+    *response.headers_mut() = headers;
 }

@@ -105,29 +105,31 @@ enum Known {
 impl<E: Endpoint> Endpoint for IdempotentEndpoint<E> {
     type Output = Response;
 
-    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+    async fn call(&self, request: Request) -> poem::Result<Response> {
         let path = request.uri().path();
         let applies =
             request.method() == Method::POST && path.starts_with("/api/") && path != KEYLESS_PATH;
-        let Some(key) = request
-            .header(HEADER)
-            .filter(|_| applies)
-            .map(str::to_owned)
-        else {
-            return self
-                .inner
-                .call(request)
-                .await
-                .map(IntoResponse::into_response);
-        };
+        let key = request.header(HEADER).filter(|_| applies);
         // Whoever is not known is told so by the operation itself.
-        let Some(caller) = auth::caller_of(&self.app, &request) else {
-            return self
-                .inner
-                .call(request)
-                .await
-                .map(IntoResponse::into_response);
+        let keyed =
+            key.and_then(|key| Some((key.to_owned(), auth::caller_of(&self.app, &request)?)));
+        let answer = match keyed {
+            // On the heap, for few requests have a key and all would carry it.
+            Some((key, caller)) => return Box::pin(self.once(request, key, caller)).await,
+            None => self.inner.call(request).await,
         };
+        answer.map(IntoResponse::into_response)
+    }
+}
+
+impl<E: Endpoint> IdempotentEndpoint<E> {
+    /// Carries out a request under its key, or gives its first answer again.
+    async fn once(
+        &self,
+        mut request: Request,
+        key: String,
+        caller: Caller,
+    ) -> poem::Result<Response> {
         if key.is_empty() || key.len() > KEY_CHARS_MAX {
             let message = format!("must have 1 to {KEY_CHARS_MAX} characters");
             return Err(Failure::field("Idempotency-Key", message).into());

@@ -199,7 +199,7 @@ fn surround(routes: impl IntoEndpoint<Endpoint: 'static>, app: Arc<App>) -> impl
         let by_origin = !origins.is_empty();
         async move {
             let mut answer = if allowed {
-                cross_origin.call(request).await
+                Box::pin(cross_origin.call(request)).await
             } else {
                 inner.call(request).await
             }?;
@@ -226,18 +226,23 @@ async fn within_limits<E: Endpoint>(
         Method::GET | Method::HEAD | Method::OPTIONS
     );
     if has_body && !request.uri().path().starts_with("/webhook") {
-        let bytes_max = body_bytes_max(&app, &request);
-        let mut coming = request.take_body().into_bytes_stream();
-        let reading = read(request.headers(), &mut coming, bytes_max);
-        let body = tokio::time::timeout(incoming::TIMEOUT, reading)
-            .await
-            .unwrap_or_else(|_| Err(Failure::field("body", "did not arrive in time")));
-        if matches!(body, Err(Failure::TooLarge(_))) {
-            incoming::discard(request.headers(), coming, bytes_max).await;
-        }
-        request.set_body(body?);
+        let body = Box::pin(read_body(&app, &mut request)).await?;
+        request.set_body(body);
     }
     endpoint.call(request).await
+}
+
+async fn read_body(app: &App, request: &mut poem::Request) -> Result<Bytes, Failure> {
+    let bytes_max = body_bytes_max(app, request);
+    let mut coming = request.take_body().into_bytes_stream();
+    let reading = read(request.headers(), &mut coming, bytes_max);
+    let body = tokio::time::timeout(incoming::TIMEOUT, reading)
+        .await
+        .unwrap_or_else(|_| Err(Failure::field("body", "did not arrive in time")));
+    if matches!(body, Err(Failure::TooLarge(_))) {
+        incoming::discard(request.headers(), coming, bytes_max).await;
+    }
+    body
 }
 
 async fn read(

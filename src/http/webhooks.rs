@@ -3,6 +3,8 @@
 //! On this path nothing is done that can be done after: check, read, translate,
 //! append, answer. Invariant: 200 means durable.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -189,7 +191,8 @@ async fn receive(
     body: WebhookBody,
 ) -> Result<Json<Ack>, Failure> {
     let began = Instant::now();
-    let answer = take(app, webhook, request, body).await;
+    // On the heap once: poem moves what surrounds it from box to box.
+    let answer = Box::pin(take(app, webhook, request, body)).await;
     let verdict = match &answer {
         Ok(receipt) => receipt.verdict.map_or("none", Verdict::as_str),
         Err(Failure::Unauthorized(_)) => "rejected",
@@ -429,30 +432,26 @@ fn header_pairs(headers: &HeaderMap) -> Vec<(&str, &[u8])> {
 /// The headers that are kept, as a JSON object: without secrets, and within
 /// bounds. A repeated header's values are joined by a comma, as HTTP has it.
 fn kept_headers(headers: &HeaderMap) -> String {
-    let mut kept = serde_json::Map::new();
-    for (name, value) in headers.iter().take(KEPT_HEADERS_MAX) {
+    let mut kept = BTreeMap::new();
+    for name in headers.keys().take(KEPT_HEADERS_MAX) {
         let value = if SECRET_HEADERS.contains(&name.as_str()) {
-            REMOVED.to_owned()
+            Cow::Borrowed(REMOVED)
         } else {
-            clip(&String::from_utf8_lossy(value.as_bytes()))
+            let values = headers.get_all(name).iter();
+            let texts = values.map(|value| clip(String::from_utf8_lossy(value.as_bytes())));
+            texts
+                .reduce(|all, next| Cow::Owned(format!("{all}, {next}")))
+                .unwrap_or_default()
         };
-        match kept.get_mut(name.as_str()) {
-            Some(serde_json::Value::String(earlier)) => {
-                earlier.push_str(", ");
-                earlier.push_str(&value);
-            }
-            _ => {
-                kept.insert(name.as_str().to_owned(), value.into());
-            }
-        }
+        kept.insert(name.as_str(), value);
     }
-    serde_json::Value::Object(kept).to_string()
+    serde_json::to_string(&kept).expect("texts are JSON")
 }
 
 /// A request target with the value of `token` taken out of its query.
 fn without_secrets(target: &str) -> String {
     let Some((path, query)) = target.split_once('?') else {
-        return clip(target);
+        return clip(target.into()).into_owned();
     };
     let query: Vec<String> = query
         .split('&')
@@ -463,12 +462,15 @@ fn without_secrets(target: &str) -> String {
             _ => pair.to_owned(),
         })
         .collect();
-    clip(&format!("{path}?{}", query.join("&")))
+    clip(format!("{path}?{}", query.join("&")).into()).into_owned()
 }
 
 /// At most [`KEPT_TEXT_BYTES_MAX`] of a text, and no NUL, which PostgreSQL
 /// cannot hold.
-fn clip(text: &str) -> String {
+fn clip(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.len() <= KEPT_TEXT_BYTES_MAX && !text.contains('\0') {
+        return text;
+    }
     let end = text.floor_char_boundary(KEPT_TEXT_BYTES_MAX);
-    text[..end].replace('\0', "\u{fffd}")
+    text[..end].replace('\0', "\u{fffd}").into()
 }

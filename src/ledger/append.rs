@@ -1,17 +1,16 @@
-//! Appending a batch of entries in one transaction.
+//! Appending a batch of entries: one statement, which is its own transaction.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
-use domain::delivery::{self, Verdict};
+use domain::StreamId;
+use domain::delivery::Verdict;
 use domain::fact::DedupKey;
-use domain::{Event, Fact, StreamId};
 use sqlx::{Connection, PgConnection};
-use uuid::Uuid;
 
-use super::entry::{Claim, Delivery, Entry, Receipt};
-use super::known::{First, known_identities, rejections_left, settle_second_readings};
-use super::rows::{insert_deliveries, insert_events};
+use super::columns::{DeliveryColumns, EventColumns};
+use super::entry::{Entry, Receipt};
+use super::prepared::Prepared;
+use super::rejections::rejections_left;
 use super::writer::Limits;
 
 /// A step of writing a batch; tests kill the writer before each.
@@ -19,17 +18,10 @@ use super::writer::Limits;
 pub enum Step {
     /// The transaction is about to begin.
     Begin,
-    /// The lock is held, nothing is read.
-    Locked,
-    /// Duplicates are known, nothing is written.
-    Deduplicated,
-    /// Events are written, deliveries are not.
-    EventsWritten,
-    /// Everything is written, nothing is committed.
-    Written,
     /// It is durable, nobody was told.
     Committed,
 }
+
 /// Appends entries in one transaction and commits. `before` is called before
 /// each step; an error from it abandons the batch there, as a kill would.
 ///
@@ -39,206 +31,149 @@ pub enum Step {
 pub async fn write_batch(
     conn: &mut PgConnection,
     limits: Limits,
-    entries: &[Entry],
+    entries: Vec<Entry>,
     mut before: impl FnMut(Step) -> sqlx::Result<()>,
 ) -> sqlx::Result<Vec<Receipt>> {
+    let prepared: Vec<_> = entries.into_iter().map(Prepared::new).collect();
     before(Step::Begin)?;
+    let receipts = append(conn, limits, &prepared).await?;
+    before(Step::Committed)?;
+    Ok(receipts)
+}
+
+/// Appends what is prepared.
+///
+/// # Errors
+/// As [`write_batch`].
+pub(super) async fn append(
+    conn: &mut PgConnection,
+    limits: Limits,
+    batch: &[Prepared],
+) -> sqlx::Result<Vec<Receipt>> {
+    if batch.iter().all(|prepared| !prepared.is_rejected()) {
+        return call(conn, &Plan::make(batch, &mut HashMap::new())).await;
+    }
+    // How many rejections are kept is counted under the lock, so the quota
+    // holds over all replicas.
     let mut tx = conn.begin().await?;
     sqlx::query("select ledger_lock()")
         .execute(&mut *tx)
         .await?;
-    before(Step::Locked)?;
-    let plan = Plan::make(&mut tx, limits, entries).await?;
-    before(Step::Deduplicated)?;
-    let positions = insert_events(&mut tx, &plan.events).await?;
-    before(Step::EventsWritten)?;
-    insert_deliveries(&mut tx, entries, &plan, &positions).await?;
-    before(Step::Written)?;
+    let mut left = rejections_left(&mut tx, limits, batch).await?;
+    let receipts = call(&mut tx, &Plan::make(batch, &mut left)).await?;
     tx.commit().await?;
-    before(Step::Committed)?;
-    Ok(plan.receipts(entries, &positions))
+    Ok(receipts)
 }
 
-/// What a batch comes to, before anything is written.
-pub(super) struct Plan<'a> {
-    pub(super) events: Vec<NewEvent<'a>>,
-    /// For each entry.
-    pub(super) fates: Vec<Fate>,
-    /// Entries whose identity is held by the delivery that they read again.
-    pub(super) identity_held: HashSet<usize>,
+/// The columns of a batch, and where in them each entry is.
+struct Plan<'a> {
+    deliveries: DeliveryColumns<'a>,
+    events: EventColumns<'a>,
+    entries: Vec<Place>,
 }
 
-pub(super) enum Fate {
-    /// Its events are `events[range]`, the last of which is at `range.end - 1`.
-    New {
-        verdict: Verdict,
-        events: std::ops::Range<usize>,
-    },
-    /// The same as a delivery on the ledger.
-    DuplicateOf(First),
-    /// The same as an earlier entry of this batch.
-    DuplicateInBatch {
-        entry: usize,
-        same_body: bool,
-    },
-    Rejected,
-    /// Beyond the quota: not kept.
-    Dropped,
-}
-
-pub(super) struct NewEvent<'a> {
-    pub(super) stream: StreamId,
-    pub(super) event: std::borrow::Cow<'a, Event>,
-    pub(super) occurred_at: Option<DateTime<Utc>>,
-    pub(super) delivery_id: Option<Uuid>,
-    pub(super) metadata: String,
+/// Where an entry is in the columns.
+struct Place {
+    /// Its delivery, if it is kept.
+    delivery: Option<usize>,
+    /// Its last event; `None` where it has none.
+    last_event: Option<usize>,
+    verdict: Option<Verdict>,
 }
 
 impl<'a> Plan<'a> {
-    async fn make(
-        conn: &mut PgConnection,
-        limits: Limits,
-        entries: &'a [Entry],
-    ) -> sqlx::Result<Self> {
-        let mut known = known_identities(conn, entries).await?;
-        let identity_held = settle_second_readings(conn, entries, &mut known).await?;
-        let mut rejections_left = rejections_left(conn, limits, entries).await?;
+    fn make(batch: &'a [Prepared], rejections_left: &mut HashMap<domain::Provider, i64>) -> Self {
         let mut plan = Self {
-            events: Vec::with_capacity(entries.len()),
-            fates: Vec::with_capacity(entries.len()),
-            identity_held,
+            deliveries: DeliveryColumns::with_capacity(batch.len()),
+            events: EventColumns::with_capacity(batch.len()),
+            entries: Vec::with_capacity(batch.len()),
         };
-        let mut in_batch: HashMap<DedupKey, usize> = HashMap::new();
-        for (at, entry) in entries.iter().enumerate() {
-            let fate = match entry {
-                Entry::Facts(facts, metadata) => {
-                    plan.add_facts(facts, None, metadata.to_string(), Verdict::Accepted)
-                }
-                Entry::Delivery(delivery, Claim::Rejected { .. }) => {
-                    let left = rejections_left.entry(delivery.provider).or_insert(0);
-                    *left -= 1;
-                    if *left >= 0 {
-                        Fate::Rejected
-                    } else {
-                        Fate::Dropped
+        let mut streams: HashMap<&StreamId, i32> = HashMap::with_capacity(batch.len());
+        let mut firsts: HashMap<DedupKey, usize> = HashMap::with_capacity(batch.len());
+        for (at, prepared) in batch.iter().enumerate() {
+            let delivery = prepared.delivery.as_ref().filter(|delivery| {
+                !prepared.is_rejected() || take_one(rejections_left, delivery.provider)
+            });
+            let place = delivery.map(|delivery| {
+                let place = plan.deliveries.len();
+                let identity = prepared.identity.as_ref();
+                let earlier = identity.and_then(|it| match firsts.get(&it.key()) {
+                    Some(&earlier) => Some(earlier),
+                    None => {
+                        firsts.insert(it.key(), place);
+                        None
                     }
-                }
-                Entry::Delivery(
-                    delivery,
-                    Claim::Facts { identity, .. } | Claim::Quarantined { identity, .. },
-                ) => {
-                    let key = identity.key();
-                    if let Some(first) = known.get(&at) {
-                        Fate::DuplicateOf(*first)
-                    } else if let Some(&earlier) = in_batch.get(&key) {
-                        Fate::DuplicateInBatch {
-                            entry: earlier,
-                            same_body: same_body(&entries[earlier], entry),
-                        }
-                    } else {
-                        in_batch.insert(key, at);
-                        plan.add_delivery(delivery, entry)
-                    }
-                }
-            };
-            plan.fates.push(fate);
-        }
-        Ok(plan)
-    }
-
-    fn add_delivery(&mut self, delivery: &'a Delivery, entry: &'a Entry) -> Fate {
-        let metadata = format!(r#"{{"provider":"{}"}}"#, delivery.provider);
-        let Entry::Delivery(_, claim) = entry else {
-            unreachable!("called for deliveries only")
-        };
-        match claim {
-            Claim::Facts { facts, .. } => {
-                self.add_facts(facts, Some(delivery), metadata, Verdict::Accepted)
-            }
-            Claim::Quarantined { reason, .. } => {
-                let event = delivery::Event::Quarantined(delivery::Quarantined {
-                    delivery_id: delivery.id,
-                    reason: reason.clone(),
                 });
-                let at = self.events.len();
-                self.events.push(NewEvent {
-                    stream: StreamId::delivery(delivery.id),
-                    event: std::borrow::Cow::Owned(Event::Delivery(event)),
-                    occurred_at: Some(delivery.received_at),
-                    delivery_id: Some(delivery.id),
-                    metadata,
-                });
-                Fate::New {
-                    verdict: Verdict::Quarantined,
-                    events: at..at + 1,
-                }
+                plan.deliveries.push(delivery, prepared, earlier);
+                place
+            });
+            for event in &prepared.events {
+                let next = i32::try_from(streams.len()).unwrap_or(i32::MAX);
+                let stream = *streams.entry(&event.stream).or_insert(next);
+                plan.events.push(event, place, stream);
             }
-            Claim::Rejected { .. } => unreachable!("rejections have no events"),
+            plan.entries.push(Place {
+                delivery: place,
+                last_event: (!prepared.events.is_empty()).then(|| plan.events.len() - 1),
+                verdict: (place.is_some() || prepared.delivery.is_none())
+                    .then_some(prepared.verdict),
+            });
+            debug_assert_eq!(plan.entries.len(), at + 1);
         }
+        plan
     }
 
-    fn add_facts(
-        &mut self,
-        facts: &'a [Fact],
-        delivery: Option<&Delivery>,
-        metadata: String,
-        verdict: Verdict,
-    ) -> Fate {
-        let start = self.events.len();
-        self.events.extend(facts.iter().map(|fact| {
-            NewEvent {
-                stream: fact.stream.clone(),
-                event: std::borrow::Cow::Borrowed(&fact.event),
-                occurred_at: fact
-                    .occurred_at
-                    .or(delivery.map(|delivery| delivery.received_at)),
-                delivery_id: delivery.map(|delivery| delivery.id),
-                metadata: metadata.clone(),
+    fn receipts(&self, appended: &Appended) -> Vec<Receipt> {
+        let receipt = |place: &Place| {
+            let own = place.delivery.map(|at| self.deliveries.id(at));
+            let first = place.delivery.and_then(|at| appended.first_ids[at]);
+            // Its own first: a try whose answer was lost had written it.
+            let is_duplicate = first.is_some() && first != own;
+            Receipt {
+                verdict: match is_duplicate {
+                    true => Some(Verdict::Duplicate),
+                    false => place.verdict,
+                },
+                delivery_id: first.or(own),
+                position: match place.delivery {
+                    Some(at) => appended.answer_positions[at],
+                    None => place.last_event.and_then(|at| appended.event_positions[at]),
+                },
             }
-        }));
-        Fate::New {
-            verdict,
-            events: start..self.events.len(),
-        }
-    }
-
-    /// The position that an entry answers with.
-    pub(super) fn position(&self, at: usize, positions: &[i64]) -> Option<i64> {
-        match &self.fates[at] {
-            Fate::New { events, .. } => positions[events.clone()].last().copied(),
-            Fate::DuplicateOf(first) => first.position,
-            Fate::DuplicateInBatch { entry, .. } => self.position(*entry, positions),
-            Fate::Rejected | Fate::Dropped => None,
-        }
-    }
-
-    fn receipts(&self, entries: &[Entry], positions: &[i64]) -> Vec<Receipt> {
-        let id_of = |at: usize| entries[at].delivery().map(|delivery| delivery.id);
-        let receipt = |(at, fate): (usize, &Fate)| Receipt {
-            verdict: fate.verdict(),
-            delivery_id: match fate {
-                Fate::DuplicateOf(first) => Some(first.delivery_id),
-                Fate::DuplicateInBatch { entry, .. } => id_of(*entry),
-                Fate::New { .. } | Fate::Rejected => id_of(at),
-                Fate::Dropped => None,
-            },
-            position: self.position(at, positions),
         };
-        self.fates.iter().enumerate().map(receipt).collect()
+        self.entries.iter().map(receipt).collect()
     }
 }
 
-impl Fate {
-    pub(super) fn verdict(&self) -> Option<Verdict> {
-        match self {
-            Self::New { verdict, .. } => Some(*verdict),
-            Self::DuplicateOf(_) | Self::DuplicateInBatch { .. } => Some(Verdict::Duplicate),
-            Self::Rejected => Some(Verdict::Rejected),
-            Self::Dropped => None,
-        }
-    }
+fn take_one(left: &mut HashMap<domain::Provider, i64>, provider: domain::Provider) -> bool {
+    let left = left.entry(provider).or_insert(0);
+    *left -= 1;
+    *left >= 0
 }
 
-fn same_body(one: &Entry, other: &Entry) -> bool {
-    one.delivery().map(|delivery| &delivery.body) == other.delivery().map(|delivery| &delivery.body)
+/// What the database made of a batch; see `migrations/0011_append.sql`.
+#[derive(sqlx::FromRow)]
+struct Appended {
+    #[sqlx(rename = "first_id")]
+    first_ids: Vec<Option<uuid::Uuid>>,
+    #[sqlx(rename = "answer_at")]
+    answer_positions: Vec<Option<i64>>,
+    #[sqlx(rename = "event_at")]
+    event_positions: Vec<Option<i64>>,
+}
+
+async fn call(conn: &mut PgConnection, plan: &Plan<'_>) -> sqlx::Result<Vec<Receipt>> {
+    let query = sqlx::query_as(
+        "select first_id, answer_at, event_at
+           from ledger_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
+                              $18, $19, $20, $21, $22, $23, $24, $25, $26)",
+    );
+    // All of them: the row comes before the commit, the end of the rows after it.
+    let rows: Vec<Appended> = plan
+        .events
+        .bind(plan.deliveries.bind(query))
+        .fetch_all(conn)
+        .await?;
+    let appended = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    Ok(plan.receipts(appended))
 }

@@ -4,8 +4,6 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgPool, Postgres, QueryBuilder};
 use uuid::Uuid;
 
-use super::known::first_id_at;
-
 /// Which deliveries are wanted. What is `None` does not restrict.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -123,4 +121,10 @@ pub async fn get(pool: &PgPool, id: Uuid) -> sqlx::Result<Option<Detail>> {
 /// When the database does not answer.
 pub async fn body(pool: &PgPool, id: Uuid) -> sqlx::Result<Option<Vec<u8>>> {
     Ok(get(pool, id).await?.map(|delivery| delivery.body))
+}
+
+/// The smallest UUID version 7 of a moment.
+pub(super) fn first_id_at(time: DateTime<Utc>) -> Uuid {
+    let millis = u64::try_from(time.timestamp_millis()).unwrap_or_default();
+    uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid()
 }

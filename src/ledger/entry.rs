@@ -56,15 +56,6 @@ pub enum Claim {
     },
 }
 
-impl Claim {
-    pub(super) fn identity(&self) -> Option<&Identity> {
-        match self {
-            Self::Facts { identity, .. } | Self::Quarantined { identity, .. } => Some(identity),
-            Self::Rejected { .. } => None,
-        }
-    }
-}
-
 /// Something to append.
 #[derive(Clone, Debug)]
 pub enum Entry {
@@ -83,16 +74,4 @@ pub struct Receipt {
     pub delivery_id: Option<Uuid>,
     /// The position of its last event; of a duplicate, the first one's.
     pub position: Option<i64>,
-}
-impl Entry {
-    pub(super) fn delivery(&self) -> Option<&Delivery> {
-        match self {
-            Self::Delivery(delivery, _) => Some(delivery),
-            Self::Facts(..) => None,
-        }
-    }
-
-    pub(super) fn size_bytes(&self) -> usize {
-        self.delivery().map_or(0, |delivery| delivery.body.len())
-    }
 }

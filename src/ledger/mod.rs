@@ -5,11 +5,12 @@
 //! positions are commit order; an identity is on the ledger once.
 
 mod append;
+mod columns;
 pub mod deliveries;
 mod entry;
 pub mod events;
-mod known;
-mod rows;
+mod prepared;
+mod rejections;
 mod store;
 mod writer;
 

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection, PgPool};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
 
-use super::append::{Step, write_batch};
-use super::entry::{Claim, Entry, Receipt};
+use super::append::append;
+use super::entry::{Entry, Receipt};
+use super::prepared::Prepared;
 
 /// How much may wait and how much is written at once.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +44,11 @@ impl Default for Limits {
     }
 }
 
+/// Batches that are written at once: while one is being made durable, the next
+/// is on its way and waits for the ledger lock inside PostgreSQL.
+const BATCHES_AT_ONCE: usize = 2;
+/// How long a connection may lie idle and be used without a ping.
+const TRUSTED_IDLE: Duration = Duration::from_millis(100);
 /// How long to wait for a connection before a batch is given up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The unit in which queued bytes are counted.
@@ -69,7 +75,7 @@ pub struct Writer {
 }
 
 struct Queued {
-    entry: Entry,
+    prepared: Prepared,
     reply: oneshot::Sender<Result<Receipt, NotWritten>>,
     _room: Room,
 }
@@ -106,24 +112,28 @@ impl Room {
     }
 }
 
-/// The task behind a [`Writer`].
-pub struct WriterTask(JoinHandle<()>);
+/// The tasks behind a [`Writer`].
+pub struct WriterTask(JoinSet<()>);
 
 impl WriterTask {
     /// Waits until all that was queued is written. Drop every [`Writer`] first.
     pub async fn drained(self) {
-        let _ = self.0.await;
+        self.0.join_all().await;
     }
 }
 
 impl Writer {
-    /// Starts a writer on the pool's database, with a connection of its own:
+    /// Starts a writer on the pool's database, with connections of its own:
     /// however many read, facts come in.
     pub fn start(pool: PgPool, limits: Limits) -> (Self, WriterTask) {
         let (queue, incoming) = mpsc::channel(limits.queue_entries_max);
         let room = Arc::new(Semaphore::new(limits.queue_bytes_max / PERMIT_BYTES));
-        let task = tokio::spawn(run(Link::to(&pool), limits, incoming));
-        (Self { queue, room }, WriterTask(task))
+        let incoming = Arc::new(Mutex::new(incoming));
+        let mut tasks = JoinSet::new();
+        for _ in 0..BATCHES_AT_ONCE {
+            tasks.spawn(run(Link::to(&pool), limits, incoming.clone()));
+        }
+        (Self { queue, room }, WriterTask(tasks))
     }
 
     /// Appends an entry. Returns when it is durable.
@@ -147,11 +157,12 @@ impl Writer {
     /// # Errors
     /// [`NotWritten`], at once when there is no room.
     pub async fn append_in(&self, mut room: Room, entry: Entry) -> Result<Receipt, NotWritten> {
-        room.make(entry.size_bytes())?;
+        let prepared = Prepared::new(entry);
+        room.make(prepared.size_bytes())?;
         let (reply, answer) = oneshot::channel();
         self.queue
             .try_send(Queued {
-                entry,
+                prepared,
                 reply,
                 _room: room,
             })
@@ -178,15 +189,9 @@ impl Writer {
         self.waiting() * 2 < self.queue.max_capacity()
     }
 }
-async fn run(mut link: Link, limits: Limits, mut incoming: mpsc::Receiver<Queued>) {
-    while let Some(first) = incoming.recv().await {
-        let mut bytes = first.entry.size_bytes();
-        let mut batch = vec![first];
-        while batch.len() < limits.batch_entries_max && bytes < limits.batch_bytes_max {
-            let Ok(next) = incoming.try_recv() else { break };
-            bytes += next.entry.size_bytes();
-            batch.push(next);
-        }
+
+async fn run(mut link: Link, limits: Limits, incoming: Arc<Mutex<mpsc::Receiver<Queued>>>) {
+    while let Some(batch) = gather(&mut *incoming.lock().await, limits).await {
         metrics::histogram!("bitacora_write_batch_deliveries").record(batch.len() as f64);
         let began = Instant::now();
         settle(&mut link, limits, batch).await;
@@ -194,18 +199,31 @@ async fn run(mut link: Link, limits: Limits, mut incoming: mpsc::Receiver<Queued
     }
 }
 
+/// Waits for an entry, and takes with it what else is there; `None` at the end.
+async fn gather(incoming: &mut mpsc::Receiver<Queued>, limits: Limits) -> Option<Vec<Queued>> {
+    let first = incoming.recv().await?;
+    let mut bytes = first.prepared.size_bytes();
+    let mut batch = vec![first];
+    while batch.len() < limits.batch_entries_max && bytes < limits.batch_bytes_max {
+        let Ok(next) = incoming.try_recv() else { break };
+        bytes += next.prepared.size_bytes();
+        batch.push(next);
+    }
+    Some(batch)
+}
+
 /// Writes a batch and answers for each of its entries.
 async fn settle(link: &mut Link, limits: Limits, batch: Vec<Queued>) {
-    let (entries, replies): (Vec<Entry>, Vec<_>) = batch
+    let (batch, replies): (Vec<Prepared>, Vec<_>) = batch
         .into_iter()
-        .map(|queued| (queued.entry, (queued.reply, queued._room)))
+        .map(|queued| (queued.prepared, (queued.reply, queued._room)))
         .unzip();
-    let outcomes = match link.write(limits, &entries).await {
+    let outcomes = match link.write(limits, &batch).await {
         Ok(receipts) => receipts.into_iter().map(Ok).collect(),
-        Err(error) if is_about_the_data(&error) => one_by_one(link, limits, entries).await,
+        Err(error) if is_about_the_data(&error) => one_by_one(link, limits, batch).await,
         Err(error) => {
-            tracing::error!(%error, entries = entries.len(), "the database did not take a batch");
-            vec![Err(NotWritten::Database); entries.len()]
+            tracing::error!(%error, entries = batch.len(), "the database did not take a batch");
+            vec![Err(NotWritten::Database); batch.len()]
         }
     };
     for ((reply, _room), outcome) in replies.into_iter().zip(outcomes) {
@@ -214,10 +232,11 @@ async fn settle(link: &mut Link, limits: Limits, batch: Vec<Queued>) {
     }
 }
 
-/// The writer's connection, made anew when it has died.
+/// A connection of the writer's, made anew when it has died.
 struct Link {
     options: Arc<PgConnectOptions>,
     conn: Option<PgConnection>,
+    used_at: Instant,
 }
 
 impl Link {
@@ -225,43 +244,54 @@ impl Link {
         Self {
             options: pool.connect_options(),
             conn: None,
+            used_at: Instant::now(),
         }
     }
 
-    /// Writes a batch. A connection that died while nobody used it, as all do
-    /// when the database is restarted, costs nobody an answer: what failed
-    /// before its commit was asked for is written once more over a new one.
-    async fn write(&mut self, limits: Limits, entries: &[Entry]) -> sqlx::Result<Vec<Receipt>> {
+    /// Writes a batch. A connection that has died, as all do when the database
+    /// is restarted, costs nobody an answer: what has an identity is written
+    /// once more over a new one, for if the first try was committed the second
+    /// finds it.
+    async fn write(&mut self, limits: Limits, batch: &[Prepared]) -> sqlx::Result<Vec<Receipt>> {
+        self.drop_if_dead().await;
         let was_open = self.conn.is_some();
-        let mut may_be_committed = false;
-        let outcome = self
-            .write_once(limits, entries, &mut may_be_committed)
-            .await;
-        match outcome {
-            Err(error) if was_open && !may_be_committed && !is_about_the_data(&error) => {
+        match self.write_once(limits, batch).await {
+            Err(error)
+                if was_open
+                    && !is_about_the_data(&error)
+                    && batch.iter().all(Prepared::is_idempotent) =>
+            {
                 tracing::warn!(%error, "the writer's connection was lost, writing over a new one");
-                self.write_once(limits, entries, &mut may_be_committed)
-                    .await
+                self.write_once(limits, batch).await
             }
             outcome => outcome,
+        }
+    }
+
+    /// After a while of idleness nobody knows whether the server is still there.
+    async fn drop_if_dead(&mut self) {
+        if let Some(conn) = &mut self.conn
+            && self.used_at.elapsed() > TRUSTED_IDLE
+            && !matches!(
+                tokio::time::timeout(CONNECT_TIMEOUT, conn.ping()).await,
+                Ok(Ok(()))
+            )
+        {
+            self.conn = None;
         }
     }
 
     async fn write_once(
         &mut self,
         limits: Limits,
-        entries: &[Entry],
-        may_be_committed: &mut bool,
+        batch: &[Prepared],
     ) -> sqlx::Result<Vec<Receipt>> {
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
             None => self.connect().await?,
         };
-        let written = write_batch(&mut conn, limits, entries, |step| {
-            *may_be_committed |= step == Step::Written;
-            Ok(())
-        });
-        let written = written.await;
+        let written = append(&mut conn, limits, batch).await;
+        self.used_at = Instant::now();
         // After any other error nobody knows in what state it is.
         if !written
             .as_ref()
@@ -284,21 +314,15 @@ impl Link {
 async fn one_by_one(
     link: &mut Link,
     limits: Limits,
-    entries: Vec<Entry>,
+    batch: Vec<Prepared>,
 ) -> Vec<Result<Receipt, NotWritten>> {
-    let mut outcomes = Vec::with_capacity(entries.len());
-    for mut entry in entries {
-        let mut written = link.write(limits, std::slice::from_ref(&entry)).await;
-        if let (Err(error), Entry::Delivery(_, claim)) = (&written, &mut entry)
-            && is_about_the_data(error)
-            && let Claim::Facts { identity, .. } = claim
+    let mut outcomes = Vec::with_capacity(batch.len());
+    for prepared in batch {
+        let mut written = link.write(limits, std::slice::from_ref(&prepared)).await;
+        if written.as_ref().is_err_and(is_about_the_data)
+            && let Some(aside) = prepared.put_aside("its facts cannot be stored by PostgreSQL")
         {
-            let reason = "its facts cannot be stored by PostgreSQL".to_owned();
-            *claim = Claim::Quarantined {
-                identity: identity.clone(),
-                reason,
-            };
-            written = link.write(limits, std::slice::from_ref(&entry)).await;
+            written = link.write(limits, &[aside]).await;
         }
         outcomes.push(
             written

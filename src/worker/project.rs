@@ -125,7 +125,6 @@ pub async fn measure(app: Arc<App>) {
                 metrics::gauge!("bitacora_effects", "state" => state).set(count as f64);
             }
         }
-        app.metrics.run_upkeep();
         tokio::time::sleep(MEASURE_INTERVAL).await;
     }
 }
