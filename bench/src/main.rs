@@ -1,6 +1,8 @@
 //! A first bench.
+mod backlog;
 mod load;
 mod process;
+mod rebuild;
 mod webhook;
 
 use load::Pace;
@@ -10,6 +12,9 @@ use std::process::Command;
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().collect();
+    if args[1] == "backlog" {
+        return folding(args[2].parse()?, &args[3..]);
+    }
     let n: u64 = args[1].parse()?;
     let size: usize = args[2].parse()?;
     let mode = &args[3];
@@ -73,4 +78,41 @@ fn main() -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// `bench backlog 100000 [program] [backlog|rebuild]`
+fn folding(webhooks: u64, args: &[String]) -> anyhow::Result<()> {
+    let url = std::env::var("TEST_DATABASE_URL")?;
+    let program = args
+        .first()
+        .map_or("target/release/bitacora", String::as_str);
+    let what = args.get(1).map_or("all", String::as_str);
+    let rt = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    rt.block_on(async {
+        let server = backlog::Server::at(&url).await?;
+        let show = |name: &str, outcome: &backlog::Outcome| {
+            let (service, postgres) = outcome.cpu_us();
+            println!(
+                "{name}: {} events, {:.0}/s, cpu us: service {service:.1} postgres {postgres:.1}, {} MiB",
+                outcome.events,
+                outcome.rate(),
+                outcome.memory_kib / 1024
+            );
+        };
+        let database = match what {
+            "rebuild" => server.database("backlog"),
+            _ => {
+                let database = backlog::filled(&server, program, webhooks, 1536).await?;
+                show("backlog", &backlog::run(&server, program, &database).await?);
+                database
+            }
+        };
+        if what != "backlog" {
+            show("rebuild", &rebuild::run(&server, program, &database).await?);
+        }
+        Ok(())
+    })
 }
