@@ -1,14 +1,14 @@
 //! Projecting a backlog: a worker is started on a ledger that is full and
 //! read models that are empty.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use sqlx::{Connection, PgConnection};
 
 use crate::load::{self, Pace};
 use crate::process::{self, Service};
+use crate::server::{Server, service};
 use crate::webhook;
 
 /// Webhooks that go through the service; the others are copies of what it made
@@ -45,60 +45,6 @@ impl Outcome {
         let each = |time: Duration| time.as_secs_f64() * 1e6 / self.events as f64;
         (each(self.service_cpu), each(self.postgres_cpu))
     }
-}
-
-/// A PostgreSQL server on which databases may be made.
-#[derive(Clone, Debug)]
-pub struct Server {
-    url: String,
-    /// Its first process.
-    pub postmaster: u32,
-}
-
-impl Server {
-    /// The server at this address, which ends in `/postgres`.
-    ///
-    /// # Errors
-    /// When it cannot be reached.
-    pub async fn at(url: &str) -> anyhow::Result<Self> {
-        let mut conn = PgConnection::connect(url).await?;
-        let sql = "select pg_read_file('postmaster.pid')";
-        let file: String = sqlx::query_scalar(sql).fetch_one(&mut conn).await?;
-        let postmaster = file.lines().next().context("no process id")?.parse()?;
-        let url = url.trim_end_matches("/postgres").to_owned();
-        Ok(Self { url, postmaster })
-    }
-
-    /// The address of a database.
-    pub fn database(&self, name: &str) -> String {
-        format!("{}/{name}", self.url)
-    }
-
-    async fn run(&self, database: &str, sql: &str) -> anyhow::Result<()> {
-        let mut conn = PgConnection::connect(&self.database(database)).await?;
-        sqlx::raw_sql(sql).execute(&mut conn).await?;
-        Ok(conn.close().await?)
-    }
-
-    async fn has(&self, database: &str) -> anyhow::Result<bool> {
-        let mut conn = PgConnection::connect(&self.database("postgres")).await?;
-        let sql = "select exists (select from pg_database where datname = $1)";
-        let exists = sqlx::query_scalar(sql).bind(database);
-        Ok(exists.fetch_one(&mut conn).await?)
-    }
-}
-
-/// A command of the service, with what it needs to start.
-pub fn service(program: &str, args: &[&str], database_url: &str) -> Command {
-    const SECRET: &str = "0123456789012345678901234567890123456789";
-    let mut command = Command::new(program);
-    command
-        .args(args)
-        .env("DATABASE_URL", database_url)
-        .env("JWT_SECRET", SECRET)
-        .env("MICROSERVICE_TOKEN", SECRET)
-        .env("ELEVENLABS_WEBHOOK_SECRET", webhook::SECRET);
-    command
 }
 
 /// A database with so many webhooks on its ledger and nothing folded, made

@@ -74,11 +74,9 @@ pub fn run(
         .build()?;
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&runtime, async move {
-        let mut streams = Vec::new();
+        let mut open = Vec::new();
         for _ in 0..connections {
-            let stream = TcpStream::connect(address).await.context("connecting")?;
-            stream.set_nodelay(true)?;
-            streams.push(stream);
+            open.push(Connection::open(address).await?);
         }
         let shared = Rc::new(Shared {
             next: Cell::new(0),
@@ -88,9 +86,9 @@ pub fn run(
             pace,
         });
         let cpu = thread_cpu();
-        let workers: Vec<_> = streams
+        let workers: Vec<_> = open
             .into_iter()
-            .map(|stream| tokio::task::spawn_local(send(stream, shared.clone())))
+            .map(|connection| tokio::task::spawn_local(send(connection, shared.clone())))
             .collect();
         for worker in workers {
             worker.await??;
@@ -111,8 +109,7 @@ struct Shared {
     pace: Pace,
 }
 
-async fn send(mut stream: TcpStream, shared: Rc<Shared>) -> anyhow::Result<()> {
-    let mut buffer = Vec::with_capacity(4096);
+async fn send(mut connection: Connection, shared: Rc<Shared>) -> anyhow::Result<()> {
     loop {
         let number = shared.next.get();
         let Some(request) = shared.requests.get(number) else {
@@ -127,42 +124,60 @@ async fn send(mut stream: TcpStream, shared: Rc<Shared>) -> anyhow::Result<()> {
                 due
             }
         };
-        stream.write_all(request).await?;
-        let status = answer(&mut stream, &mut buffer).await?;
+        let status = connection.ask(request).await?;
         let took = due.elapsed();
         let mut outcome = shared.outcome.borrow_mut();
         *outcome.statuses.entry(status).or_default() += 1;
         if status == 200 {
-            outcome
-                .latencies
-                .push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
+            let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+            outcome.latencies.push(micros);
         }
     }
 }
 
-/// Reads an answer to its end; gives its status.
-async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Result<u16> {
-    buffer.clear();
-    let mut head_end = None;
-    loop {
-        if let Some(end) = head_end
-            && buffer.len() >= end
-        {
-            let status = std::str::from_utf8(&buffer[9..12])?.parse()?;
-            return Ok(status);
-        }
-        if stream.read_buf(buffer).await? == 0 {
-            bail!("the service closed the connection");
-        }
-        if head_end.is_none()
-            && let Some(at) = buffer.windows(4).position(|four| four == b"\r\n\r\n")
-        {
-            let head = std::str::from_utf8(&buffer[..at])?.to_ascii_lowercase();
-            let length = head
-                .lines()
-                .find_map(|line| line.strip_prefix("content-length:"))
-                .context("an answer without content-length")?;
-            head_end = Some(at + 4 + length.trim().parse::<usize>()?);
+/// A connection that is kept alive.
+pub struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub async fn open(address: SocketAddr) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).await.context("connecting")?;
+        stream.set_nodelay(true)?;
+        let buffer = Vec::with_capacity(4096);
+        Ok(Self { stream, buffer })
+    }
+
+    /// Sends a request, reads the answer to its end, gives its status.
+    ///
+    /// # Errors
+    /// When the connection breaks, or the answer tells no length.
+    pub async fn ask(&mut self, request: &[u8]) -> anyhow::Result<u16> {
+        self.stream.write_all(request).await?;
+        self.buffer.clear();
+        let mut end = None;
+        loop {
+            if end.is_some_and(|end| self.buffer.len() >= end) {
+                return Ok(std::str::from_utf8(&self.buffer[9..12])?.parse()?);
+            }
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                bail!("the service closed the connection");
+            }
+            if end.is_none()
+                && let Some(at) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n")
+            {
+                let head = std::str::from_utf8(&self.buffer[..at])?.to_ascii_lowercase();
+                let mut lines = head.lines();
+                let length = lines
+                    .find_map(|line| line.strip_prefix("content-length:"))
+                    .context("an answer without content-length")?;
+                end = Some(at + 4 + length.trim().parse::<usize>()?);
+            }
         }
     }
 }

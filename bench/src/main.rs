@@ -1,118 +1,547 @@
-//! A first bench.
+//! The benchmark: the service against what PostgreSQL alone can do (the floor)
+//! and against the stock framework, all in one run on one server.
+//!
+//! `make bench` starts a PostgreSQL with everything on that makes a commit
+//! durable, and runs this. It takes about an hour; `-- --quick` takes minutes
+//! and says less.
+
 mod backlog;
+mod floor;
+mod ingest;
+mod list;
 mod load;
+mod median;
+mod overload;
 mod process;
 mod rebuild;
+mod report;
+mod server;
+mod stock;
+mod visible;
 mod webhook;
 
-use load::Pace;
-use process::Service;
-use sqlx::Connection;
-use std::process::Command;
+use std::net::SocketAddr;
+use std::time::Duration;
 
-fn main() -> anyhow::Result<()> {
-    let args: Vec<String> = std::env::args().collect();
-    if args[1] == "backlog" {
-        return folding(args[2].parse()?, &args[3..]);
-    }
-    let n: u64 = args[1].parse()?;
-    let size: usize = args[2].parse()?;
-    let mode = &args[3];
-    let conns: usize = args[4].parse()?;
-    let url = std::env::var("TEST_DATABASE_URL")?;
-    let rt = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let postmaster: u32 = rt.block_on(async {
-        let mut c = sqlx::PgConnection::connect(&url).await?;
-        let _ = sqlx::query("drop database if exists b")
-            .execute(&mut c)
-            .await?;
-        sqlx::query("create database b").execute(&mut c).await?;
-        let t: String = sqlx::query_scalar("select pg_read_file('postmaster.pid')")
-            .fetch_one(&mut c)
-            .await?;
-        anyhow::Ok(t.lines().next().unwrap_or_default().parse()?)
-    })?;
-    let dburl = url.replace("/postgres?", "/b?");
-    let dburl = if dburl == url {
-        url.trim_end_matches("/postgres").to_owned() + "/b"
-    } else {
-        dburl
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::ingest::{Effort, Measured, Variant};
+use crate::process::Service;
+use crate::report::{Line, Report, Target};
+use crate::server::{Server, service};
+
+/// Measures Bitácora on the PostgreSQL of TEST_DATABASE_URL and writes
+/// docs/BENCHMARKS.md.
+#[derive(Parser)]
+struct Options {
+    #[command(subcommand)]
+    command: Option<Stock>,
+    /// The service's program.
+    #[arg(long, default_value = "target/release/bitacora")]
+    program: String,
+    /// Where to write what was measured.
+    #[arg(long, default_value = "docs/BENCHMARKS.md")]
+    output: String,
+    /// Small numbers: a look, not a measurement.
+    #[arg(long)]
+    quick: bool,
+    /// Only these: ingest, duplicates, large, visible, overload, backlog,
+    /// rebuild, full, list, memory, start.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+}
+
+#[derive(Subcommand)]
+enum Stock {
+    /// The stock competitor, on DATABASE_URL, HOST and PORT.
+    Stock,
+}
+
+/// How much of everything.
+struct Scale {
+    effort: Effort,
+    /// Events of the backlog and of the rebuild.
+    backlog: u64,
+    /// Events of stock's replay: its rate does not depend on how many.
+    replay: u64,
+    /// Events that are there before the rate is measured again.
+    full: u64,
+    endurance: Duration,
+    seconds: u64,
+}
+
+impl Scale {
+    const FULL: Self = Self {
+        effort: Effort {
+            rounds: 5,
+            webhooks: 60_000,
+            seconds: 6,
+        },
+        backlog: 1_000_000,
+        replay: 100_000,
+        full: 5_000_000,
+        endurance: Duration::from_secs(600),
+        seconds: 20,
     };
-    let at = chrono::Utc::now().timestamp();
-    let mut cmd =
-        Command::new(std::env::var("BITACORA").unwrap_or("target/release/bitacora".into()));
-    cmd.arg("serve");
-    if mode != "all" {
-        cmd.arg(mode);
+    const QUICK: Self = Self {
+        effort: Effort {
+            rounds: 3,
+            webhooks: 20_000,
+            seconds: 3,
+        },
+        backlog: 100_000,
+        replay: 10_000,
+        full: 200_000,
+        endurance: Duration::from_secs(60),
+        seconds: 6,
+    };
+}
+
+const USUAL: Variant = Variant {
+    bytes: 1536,
+    duplicates: false,
+};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let variable = |name| std::env::var(name).with_context(|| format!("{name} is not set"));
+    if let Some(Stock::Stock) = options.command {
+        let listen = SocketAddr::new(variable("HOST")?.parse()?, variable("PORT")?.parse()?);
+        return stock::serve(&variable("DATABASE_URL")?, listen).await;
     }
-    cmd.env("DATABASE_URL", &dburl)
-        .env("JWT_SECRET", "0123456789012345678901234567890123456789")
-        .env(
-            "MICROSERVICE_TOKEN",
-            "0123456789012345678901234567890123456789",
+    let server = Server::at(&variable("TEST_DATABASE_URL")?).await?;
+    let mut bench = Bench {
+        scale: if options.quick {
+            Scale::QUICK
+        } else {
+            Scale::FULL
+        },
+        report: Report::default(),
+        next: 0,
+        top: 0.0,
+        server,
+        options,
+    };
+    bench.run().await
+}
+
+struct Bench {
+    options: Options,
+    scale: Scale,
+    server: Server,
+    report: Report,
+    /// The number of the next conversation.
+    next: u64,
+    /// The top rate of ingest, once it was measured.
+    top: f64,
+}
+
+impl Bench {
+    async fn run(&mut self) -> anyhow::Result<()> {
+        let machine = report::machine(&self.server).await?;
+        // The log's files are made once and used again from then on.
+        eprintln!("warming the server up");
+        floor::insert(
+            &self.server,
+            8192,
+            false,
+            u64::from(u32::MAX) / 8,
+            self.scale.seconds,
         )
-        .env("ELEVENLABS_WEBHOOK_SECRET", webhook::SECRET);
-    let svc = Service::start(&mut cmd)?;
-    println!("ready after {:?}", svc.ready_after);
-    for round in 0..3u64 {
-        let reqs: Vec<_> = (0..n)
-            .map(|i| webhook::request(&webhook::body(round * n + i, at, size), at))
-            .collect();
-        let (s0, p0) = (svc.cpu(), process::postgres_cpu(postmaster));
-        let out = load::run(svc.address, reqs, conns, Pace::Closed)?;
-        let (s1, p1) = (svc.cpu(), process::postgres_cpu(postmaster));
-        let per = |d: std::time::Duration| d.as_secs_f64() * 1e6 / n as f64;
-        println!(
-            "{:.0}/s p50 {:.2} p99 {:.2} max {:.2} {:?} cpu us: service {:.1} postgres {:.1} load {:.1} rss {:?}",
-            out.rate(),
-            out.latency_ms(0.5),
-            out.latency_ms(0.99),
-            out.latency_ms(1.0),
-            out.statuses,
-            per(s1 - s0),
-            per(p1 - p0),
-            per(out.cpu),
-            svc.memory_kib()
+        .await?;
+        self.server.drop("floor").await?;
+        self.ingest().await?;
+        self.visible_and_overload().await?;
+        self.backlog_and_rebuild().await?;
+        self.full().await?;
+        self.memory().await?;
+        let how = format!(
+            "**How**: {} rounds of each in turn, medians; {} webhooks over {} connections against {} s of pgbench with 64 \
+             clients; a checkpoint before each.{}",
+            self.scale.effort.rounds,
+            self.scale.effort.webhooks,
+            ingest::CONNECTIONS,
+            self.scale.effort.seconds,
+            if self.options.quick {
+                " **Quick run: small numbers, not the figures that count.**"
+            } else {
+                ""
+            },
         );
+        self.report.write(&self.options.output, &machine, &how)
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.options.only.is_empty() || self.options.only.iter().any(|only| only == name)
+    }
+
+    async fn measure(
+        &mut self,
+        arguments: &[&str],
+        database: &str,
+        variant: Variant,
+        with_stock: bool,
+    ) -> anyhow::Result<Measured> {
+        ingest::measure(
+            &self.server,
+            &self.options.program,
+            arguments,
+            database,
+            variant,
+            self.scale.effort,
+            with_stock,
+            &mut self.next,
+        )
+        .await
+    }
+
+    async fn ingest(&mut self) -> anyhow::Result<()> {
+        if self.wants("ingest") {
+            eprintln!("ingest");
+            let all = self.measure(&[], "ingest", USUAL, true).await?;
+            self.top = all.rate;
+            self.report.add(Line {
+                measure: "durable, verified, deduplicated 1.5 KiB webhooks a second, 128 connections, against the floor".into(),
+                target: Some(Target::AtLeast(1.0)),
+                value: all.over_floor,
+                unit: "×",
+                figures: figures(&all),
+            });
+            let stock = all.stock.unwrap_or(f64::NAN);
+            self.report.add(Line {
+                measure: "the same against stock".into(),
+                target: Some(Target::AtLeast(5.0)),
+                value: all.rate / stock,
+                unit: "×",
+                figures: format!("{:.0}/s against {stock:.0}/s", all.rate),
+            });
+            self.report.add(Line {
+                measure: "p99 of the answer at that load, against its median".into(),
+                target: Some(Target::Under(8.0)),
+                value: all.p99_over_p50,
+                unit: "×",
+                figures: format!("{:.1} ms against {:.1} ms", all.p99_ms, all.p50_ms),
+            });
+            let api = self.measure(&["--api"], "ingest_api", USUAL, false).await?;
+            self.report.add(Line {
+                measure: "the first, by a process with `--api` that leaves folding to others"
+                    .into(),
+                target: None,
+                value: api.over_floor,
+                unit: "×",
+                figures: figures(&api),
+            });
+            self.server.drop("ingest_api").await?;
+        }
+        let with_duplicates = Variant {
+            duplicates: true,
+            ..USUAL
+        };
+        let large = Variant {
+            bytes: 8192,
+            ..USUAL
+        };
+        for (name, variant, measure) in [
+            (
+                "duplicates",
+                with_duplicates,
+                "the same with 20 % duplicates, against the floor with the same",
+            ),
+            (
+                "large",
+                large,
+                "the same with 8 KiB bodies, against the floor with the same",
+            ),
+        ] {
+            if !self.wants(name) {
+                continue;
+            }
+            eprintln!("{name}");
+            let measured = self.measure(&[], name, variant, false).await?;
+            self.report.add(Line {
+                measure: measure.into(),
+                target: Some(Target::AtLeast(0.9)),
+                value: measured.over_floor,
+                unit: "×",
+                figures: figures(&measured),
+            });
+            self.server.drop(name).await?;
+        }
+        self.server.drop("floor").await
+    }
+
+    async fn visible_and_overload(&mut self) -> anyhow::Result<()> {
+        if self.top == 0.0 {
+            // Not measured in this run.
+            self.top = 8_000.0;
+        }
+        let database = "ingest";
+        self.server.make(database).await?;
+        if self.wants("visible") {
+            eprintln!("visible");
+            let service = Service::start(&mut service(
+                &self.options.program,
+                &["serve"],
+                &self.server.database(database),
+            ))?;
+            settled(&self.server, database).await?;
+            let delays = visible::measure(
+                &service,
+                self.top / 2.0,
+                self.scale.seconds,
+                1536,
+                &mut self.next,
+            )
+            .await?;
+            self.report.add(Line {
+                measure:
+                    "commit to visible in `GET /api/interactions/{id}` at half the top rate, p99"
+                        .into(),
+                target: Some(Target::Under(250.0)),
+                value: delays.p99_ms,
+                unit: " ms",
+                figures: format!(
+                    "median {:.0} ms, {} followed at {:.0}/s",
+                    delays.p50_ms,
+                    delays.followed,
+                    self.top / 2.0
+                ),
+            });
+        }
+        if self.wants("overload") {
+            eprintln!("overload");
+            let service = Service::start(&mut service(
+                &self.options.program,
+                &["serve"],
+                &self.server.database(database),
+            ))?;
+            let over = overload::measure(
+                &self.server,
+                &service,
+                database,
+                self.top * 2.0,
+                self.scale.seconds,
+                &mut self.next,
+            )
+            .await?;
+            self.report.add(Line {
+                measure: "acknowledged at twice the top rate, and not on the ledger".into(),
+                target: Some(Target::Under(1.0)),
+                value: over.lost as f64,
+                unit: "",
+                figures: format!(
+                    "offered {:.0}/s: {:.0}/s taken (median {:.0} ms, p99 {:.0} ms), {:.0}/s answered 503; memory at most {:.0} MiB",
+                    over.offered, over.taken, over.latency_ms.0, over.latency_ms.1, over.refused, over.memory_mib,
+                ),
+            });
+        }
+        if self.wants("start") {
+            let mut times = vec![];
+            for _ in 0..5 {
+                times.push(
+                    visible::start_up(
+                        &self.server,
+                        &self.options.program,
+                        database,
+                        &mut self.next,
+                    )
+                    .await?
+                    .as_secs_f64(),
+                );
+            }
+            self.report.add(Line {
+                measure: "start to first accepted webhook, the database being up".into(),
+                target: Some(Target::Under(1.0)),
+                value: median::median(&times),
+                unit: " s",
+                figures: format!("five starts, {:.2} to {:.2} s", min(&times), max(&times)),
+            });
+        }
+        self.server.drop(database).await
+    }
+
+    async fn backlog_and_rebuild(&mut self) -> anyhow::Result<()> {
+        if !self.wants("backlog") && !self.wants("rebuild") {
+            return Ok(());
+        }
+        eprintln!("backlog: filling a ledger");
+        let (server, program) = (&self.server, &self.options.program);
+        let database = backlog::filled(server, program, self.scale.backlog, 1536).await?;
+        eprintln!("backlog: projecting it");
+        let folded = backlog::run(server, program, &database).await?;
+        let (service_us, postgres_us) = folded.cpu_us();
+        let line = Line {
+            measure: format!(
+                "projecting a backlog of {} events, against the top ingest rate",
+                folded.events
+            ),
+            target: Some(Target::AtLeast(2.0)),
+            value: folded.rate() / self.top,
+            unit: "×",
+            figures: format!(
+                "{:.0}/s against {:.0}/s; processor time each: service {service_us:.0} µs, PostgreSQL {postgres_us:.0} µs; memory at most {} MiB",
+                folded.rate(),
+                self.top,
+                folded.memory_kib >> 10,
+            ),
+        };
+        self.report.add(line);
+        if self.wants("rebuild") {
+            eprintln!("rebuild");
+            let rebuilt = rebuild::run(&self.server, &self.options.program, &database).await?;
+            self.server.drop("stock").await?;
+            self.server.make("stock").await?;
+            let url = self.server.database("stock");
+            stock::fill(
+                &url,
+                0,
+                self.scale.replay,
+                chrono::Utc::now().timestamp(),
+                1536,
+            )
+            .await?;
+            let (events, took) = stock::replay(&url).await?;
+            let stock = events as f64 / took.as_secs_f64();
+            let (service_us, postgres_us) = rebuilt.cpu_us();
+            self.report.add(Line {
+                measure: format!("rebuild of every read model from {} events, against stock's QueryReplay", rebuilt.events),
+                target: Some(Target::AtLeast(20.0)),
+                value: rebuilt.rate() / stock,
+                unit: "×",
+                figures: format!(
+                    "{:.0}/s against {stock:.0}/s (over {events}); processor time each: service {service_us:.0} µs, PostgreSQL {postgres_us:.0} µs; memory at most {} MiB",
+                    rebuilt.rate(), rebuilt.memory_kib >> 10,
+                ),
+            });
+            self.server.drop("stock").await?;
+        }
+        self.server.drop("backlog").await?;
+        self.server
+            .drop(&format!("backlog_{}_1536", self.scale.backlog))
+            .await
+    }
+
+    async fn full(&mut self) -> anyhow::Result<()> {
+        if !self.wants("full") && !self.wants("list") {
+            return Ok(());
+        }
+        eprintln!("full: filling a ledger with {} events", self.scale.full);
+        let (server, program) = (&self.server, &self.options.program);
+        backlog::filled(server, program, self.scale.full, 1536).await?;
+        self.server
+            .drop(&format!("backlog_{}_1536", self.scale.full))
+            .await?;
+        eprintln!("full: folding it");
+        let database = self.server.database("backlog");
+        backlog::run(&self.server, &self.options.program, &database).await?;
+        if self.wants("full") {
+            // Both in one run: an empty ledger, then the full one, in turn.
+            let empty = self.measure(&[], "empty", USUAL, false).await?;
+            let full = self.measure(&[], "backlog", USUAL, false).await?;
+            self.report.add(Line {
+                measure: format!(
+                    "rate with {} events already there, against an empty ledger",
+                    self.scale.full
+                ),
+                target: Some(Target::AtLeast(0.9)),
+                value: full.over_floor / empty.over_floor,
+                unit: "×",
+                figures: format!(
+                    "{:.2}× of the floor against {:.2}×; {:.0}/s against {:.0}/s",
+                    full.over_floor, empty.over_floor, full.rate, empty.rate,
+                ),
+            });
+            self.server.drop("empty").await?;
+        }
+        if self.wants("list") {
+            let service = Service::start(&mut service(
+                &self.options.program,
+                &["serve", "--api"],
+                &database,
+            ))?;
+            for filter in list::FILTERS {
+                let measured = list::measure(
+                    &self.server,
+                    &service,
+                    "backlog",
+                    filter,
+                    self.scale.effort.rounds,
+                    self.scale.effort.seconds,
+                )
+                .await?;
+                self.report.add(Line {
+                    measure: format!("`GET /api/interactions?{filter}` at {} interactions, against pgbench running its SQL", self.scale.full),
+                    target: Some(Target::AtLeast(0.5)),
+                    value: measured.rate / measured.floor,
+                    unit: "×",
+                    figures: format!("{:.0}/s against {:.0}/s", measured.rate, measured.floor),
+                });
+            }
+        }
+        self.server.drop("backlog").await
+    }
+
+    async fn memory(&mut self) -> anyhow::Result<()> {
+        if !self.wants("memory") {
+            return Ok(());
+        }
+        eprintln!("memory: full load for {:?}", self.scale.endurance);
+        self.server.make("endurance").await?;
+        let service = Service::start(&mut service(
+            &self.options.program,
+            &["serve"],
+            &self.server.database("endurance"),
+        ))?;
+        let memory = overload::endure(&service, self.scale.endurance, &mut self.next).await?;
+        let most = service.memory_kib().1 as f64 / 1024.0;
+        let each: Vec<String> = memory.iter().map(|mib| format!("{mib:.0}")).collect();
+        self.report.add(Line {
+            measure: format!(
+                "memory of the service at full load over {} s, at most",
+                self.scale.endurance.as_secs()
+            ),
+            target: Some(Target::Under(150.0)),
+            value: most,
+            unit: " MiB",
+            figures: format!("in each minute: {}", each.join(", ")),
+        });
+        drop(service);
+        self.server.drop("endurance").await
+    }
+}
+
+/// Waits until every projection has folded all that there is.
+async fn settled(server: &Server, database: &str) -> anyhow::Result<()> {
+    let behind = "select count(*) from projection_checkpoints
+                   where build = 'live' and position < (select coalesce(max(position), 0) from events)";
+    while server.ask(database, behind).await? != "0" {
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Ok(())
 }
 
-/// `bench backlog 100000 [program] [backlog|rebuild]`
-fn folding(webhooks: u64, args: &[String]) -> anyhow::Result<()> {
-    let url = std::env::var("TEST_DATABASE_URL")?;
-    let program = args
-        .first()
-        .map_or("target/release/bitacora", String::as_str);
-    let what = args.get(1).map_or("all", String::as_str);
-    let rt = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
-    rt.block_on(async {
-        let server = backlog::Server::at(&url).await?;
-        let show = |name: &str, outcome: &backlog::Outcome| {
-            let (service, postgres) = outcome.cpu_us();
-            println!(
-                "{name}: {} events, {:.0}/s, cpu us: service {service:.1} postgres {postgres:.1}, {} MiB",
-                outcome.events,
-                outcome.rate(),
-                outcome.memory_kib / 1024
-            );
-        };
-        let database = match what {
-            "rebuild" => server.database("backlog"),
-            _ => {
-                let database = backlog::filled(&server, program, webhooks, 1536).await?;
-                show("backlog", &backlog::run(&server, program, &database).await?);
-                database
-            }
-        };
-        if what != "backlog" {
-            show("rebuild", &rebuild::run(&server, program, &database).await?);
-        }
-        Ok(())
-    })
+fn figures(measured: &Measured) -> String {
+    let cpu: Vec<String> = measured
+        .cpu_us
+        .iter()
+        .map(|(who, us)| format!("{who} {us:.0}"))
+        .collect();
+    format!(
+        "{:.0}/s against {:.0}/s; median {:.1} ms; processor time each, µs: {}; memory at most {:.0} MiB",
+        measured.rate,
+        measured.floor,
+        measured.p50_ms,
+        cpu.join(", "),
+        measured.memory_mib,
+    )
+}
+
+fn min(numbers: &[f64]) -> f64 {
+    numbers.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+fn max(numbers: &[f64]) -> f64 {
+    numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max)
 }

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use sqlx::{Connection, PgConnection};
 
-use crate::backlog::{self, Outcome, Server};
+use crate::backlog::Outcome;
 use crate::process;
+use crate::server::{Server, service};
 
 /// Rebuilds everything in a database that is folded.
 ///
@@ -19,7 +20,7 @@ pub async fn run(server: &Server, program: &str, database_url: &str) -> anyhow::
     let own = process::cpu_of("/proc/self/stat")?;
     let postgres = process::postgres_cpu(server.postmaster);
     let began = Instant::now();
-    let mut command = backlog::service(program, &["replay", "--all"], database_url);
+    let mut command = service(program, &["replay", "--all"], database_url);
     let child = command.stdout(std::process::Stdio::piped()).spawn()?;
     let mut memory_kib = 0;
     let id = child.id();
