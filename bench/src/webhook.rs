@@ -3,13 +3,16 @@
 
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::Sha256;
 
 /// The signing secret that the service under load is started with.
 pub const SECRET: &str = "wsec_benchmark_0123456789abcdef0123456789abcdef";
 /// Where the webhook goes.
 pub const PATH: &str = "/webhooks/elevenlabs/call";
+
+/// No turn takes more.
+const TURN_BYTES_MAX: usize = 120;
 
 /// The conversation of the webhook with this number.
 pub fn conversation_id(number: u64) -> String {
@@ -22,10 +25,7 @@ pub fn conversation_id(number: u64) -> String {
 /// When `bytes` is too few for what every report has.
 pub fn body(number: u64, at: i64, bytes: usize) -> Vec<u8> {
     let with_talk = |talk: &[String]| {
-        let turns = talk.iter().enumerate().map(|(n, words)| {
-            let role = if n % 2 == 0 { "agent" } else { "user" };
-            json!({"role": role, "message": words, "time_in_call_secs": n * 7})
-        });
+        let turns = talk.iter().enumerate().map(|(n, words)| turn(n, words));
         let report = json!({
             "type": "post_call_transcription",
             "event_timestamp": at,
@@ -59,33 +59,35 @@ pub fn body(number: u64, at: i64, bytes: usize) -> Vec<u8> {
         });
         serde_json::to_vec(&report).unwrap_or_default()
     };
-    let mut talk = Vec::new();
-    let mut made = with_talk(&talk);
+    let empty = with_talk(&[]).len();
     assert!(
-        made.len() + 100 < bytes,
+        empty + TURN_BYTES_MAX <= bytes,
         "a report has at least {} bytes",
-        made.len() + 100
+        empty + TURN_BYTES_MAX
     );
-    loop {
-        let missing = bytes - made.len();
-        if missing == 0 {
-            return made;
-        }
-        // A turn, or as many letters as are missing on the last one.
-        match missing {
-            0..120 => {
-                if let Some(last) = talk.last_mut() {
-                    push_words(last, missing, number);
-                }
-            }
-            _ => {
-                let mut words = String::new();
-                push_words(&mut words, 40, number + talk.len() as u64);
-                talk.push(words);
-            }
-        }
-        made = with_talk(&talk);
+    let mut talk: Vec<String> = Vec::new();
+    let mut missing = bytes - empty;
+    // A turn, while one fits; then as many letters as are missing on the last.
+    while missing >= TURN_BYTES_MAX {
+        let mut words = String::new();
+        push_words(&mut words, 40, number + talk.len() as u64);
+        missing -= turn(talk.len(), &words).to_string().len() + usize::from(!talk.is_empty());
+        talk.push(words);
     }
+    if let Some(last) = talk.last_mut() {
+        push_words(last, missing, number);
+    }
+    with_talk(&talk)
+}
+
+/// The turn with this number.
+fn turn(number: usize, words: &str) -> Value {
+    let role = if number.is_multiple_of(2) {
+        "agent"
+    } else {
+        "user"
+    };
+    json!({"role": role, "message": words, "time_in_call_secs": number * 7})
 }
 
 /// Words that differ from conversation to conversation, so that neither
