@@ -46,6 +46,11 @@ lint: ## Format and lints, warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 
+.PHONY: bench
+bench: setup ## What it can do, against PostgreSQL alone and the stock framework; BENCH=--quick for a look
+	cargo build --release --locked -p bitacora -p bitacora-bench
+	DURABLE=1 bash tests/with_postgres.sh $(TARGET)/release/bench --program $(BITACORA) $(BENCH)
+
 .PHONY: tour
 tour: build ## Run every command of the README's tour against a fresh service
 	bash tests/tour/run.sh

@@ -18,87 +18,79 @@ create function ledger_append(
     -- Of each delivery. `d_identity` null: it is like no other. Not
     -- `d_lasting`: only within the window. `d_earlier`: the place of an
     -- earlier one with the same identity; `d_as_earlier`: and the same body.
+    -- `d_last_event`: the place of the event whose position it answers with.
     d_id uuid[], d_provider text[], d_route text[], d_verdict text[], d_reason text[],
     d_authentication text[], d_identity bytea[], d_lasting boolean[], d_window interval,
-    d_earlier int[], d_as_earlier boolean[], d_reprocess_of uuid[], d_received_at timestamptz[],
-    d_remote_addr text[], d_request_target text[], d_headers text[], d_body bytea[],
+    d_earlier int[], d_as_earlier boolean[], d_last_event int[], d_reprocess_of uuid[],
+    d_received_at timestamptz[], d_remote_addr text[], d_request_target text[], d_headers text[],
+    d_body bytea[],
     -- Of each event. `e_delivery`: the place of the delivery that brought it,
-    -- null for what is a fact without one. `e_stream`: a number for each
-    -- stream of these.
-    e_delivery int[], e_stream int[], e_aggregate_type text[], e_aggregate_id text[],
+    -- null for what is a fact without one. `e_nth`: it is so many-th of these
+    -- events on its stream, which `e_stream` numbers.
+    e_delivery int[], e_stream int[], e_nth int[], e_aggregate_type text[], e_aggregate_id text[],
     e_type text[], e_version text[], e_payload text[], e_metadata text[], e_occurred_at timestamptz[],
-    -- Of each delivery: which one on the ledger is the same, if any, and the
-    -- position that it answers with. Of each event: its position.
-    out first_id uuid[], out answer_at bigint[], out event_at bigint[]
-) language plpgsql
--- Always by the indexes: statistics of a ledger that was empty a minute ago
--- would have it read whole tables.
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off
-set plan_cache_mode = force_generic_plan set jit = off
-as $$
+    -- Of each delivery: which one on the ledger is the same, if any, and its
+    -- position. Of each event: its position, if it was written.
+    out first_id uuid[], out first_at bigint[], out event_at bigint[]
+) language plpgsql as $$
 declare
-    found_one record;
+    known record;
     holds_identity boolean[] := array_fill(true, array[cardinality(d_id)]);
     positions regclass := pg_get_serial_sequence('events', 'position');
-    place int;
 begin
     perform ledger_lock();
 
     -- What is known already.
     first_id := array_fill(null::uuid, array[cardinality(d_id)]);
-    answer_at := array_fill(null::bigint, array[cardinality(d_id)]);
-    for found_one in
-        select q.place, d.id, d.position, d.id = d_reprocess_of[q.place] as is_itself
-          from unnest(d_identity, d_lasting) with ordinality as q (identity, lasting, place)
+    first_at := array_fill(null::bigint, array[cardinality(d_id)]);
+    for known in
+        select q.place, d.id, d.position
+          from unnest(d_identity) with ordinality as q (identity, place)
           join deliveries d on d.dedup_key = q.identity
-         where q.lasting
     loop
         -- A second reading is no duplicate of the delivery that it reads.
-        if found_one.is_itself then
-            holds_identity[found_one.place] := false;
+        if known.id = d_reprocess_of[known.place] then
+            holds_identity[known.place] := false;
         else
-            first_id[found_one.place] := found_one.id;
-            answer_at[found_one.place] := found_one.position;
+            first_id[known.place] := known.id;
+            first_at[known.place] := known.position;
         end if;
     end loop;
     if false = any (d_lasting) then
-        for found_one in
-            select distinct on (q.place) q.place, d.id, d.position, d.id = d_reprocess_of[q.place] as is_itself
-              from unnest(d_identity, d_lasting, d_received_at)
-                   with ordinality as q (identity, lasting, received_at, place)
+        for known in
+            select distinct on (q.place) q.place, d.id, d.position
+              from unnest(d_identity, d_received_at) with ordinality as q (identity, received_at, place)
               join deliveries d on d.repeat_key = q.identity and d.received_at > q.received_at - d_window
-             where not q.lasting
              order by q.place, d.received_at
         loop
-            if found_one.is_itself then
-                holds_identity[found_one.place] := false;
+            if known.id = d_reprocess_of[known.place] then
+                holds_identity[known.place] := false;
             else
-                first_id[found_one.place] := found_one.id;
-                answer_at[found_one.place] := found_one.position;
+                first_id[known.place] := known.id;
+                first_at[known.place] := known.position;
             end if;
         end loop;
     end if;
-    -- Nor is it one of anything but an earlier second reading that was understood.
-    for found_one in
+    -- But it is one of an earlier second reading that was understood.
+    for known in
         select q.place, d.id, d.position
           from unnest(d_reprocess_of) with ordinality as q (original, place)
           join deliveries d on d.reprocess_of = q.original and d.verdict = 'accepted'
     loop
-        first_id[found_one.place] := found_one.id;
-        answer_at[found_one.place] := found_one.position;
+        first_id[known.place] := known.id;
+        first_at[known.place] := known.position;
     end loop;
-    for place in select q.place from unnest(d_earlier) with ordinality as q (earlier, place)
-                  where q.earlier is not null order by q.place
+    for known in
+        select q.place, d_id[q.earlier] as id
+          from unnest(d_earlier, first_id) with ordinality as q (earlier, first, place)
+         where q.earlier is not null and q.first is null
     loop
-        if first_id[place] is null then
-            first_id[place] := coalesce(first_id[d_earlier[place]], d_id[d_earlier[place]]);
-        end if;
+        first_id[known.place] := known.id;
     end loop;
 
     -- Positions are drawn under the lock, in the order of the events.
     event_at := array(
-        select case when e.delivery is null or first_id[e.delivery] is null
-                    then nextval(positions) end
+        select case when e.delivery is null or first_id[e.delivery] is null then nextval(positions) end
           from unnest(e_delivery) with ordinality as e (delivery, place)
          order by e.place);
     insert into events (aggregate_type, aggregate_id, sequence, event_type, event_version, payload,
@@ -109,29 +101,17 @@ begin
                (select last.sequence from events last
                  where last.aggregate_type = e.aggregate_type and last.aggregate_id = e.aggregate_id
                  order by last.sequence desc limit 1), 0)
-               + row_number() over (partition by e.stream order by e.place),
+               + e.nth
+               -- Without those before it that are left out.
+               - case when e.nth = 1 then 0 else (
+                     select count(*) from unnest(e_stream, event_at) with ordinality as other (stream, position, place)
+                      where other.stream = e.stream and other.place < e.place and other.position is null) end,
            e.type, e.version, e.payload::json, e.metadata::json, e.position, e.occurred_at, d_id[e.delivery]
-      from unnest(e_delivery, e_stream, e_aggregate_type, e_aggregate_id, e_type, e_version, e_payload,
+      from unnest(e_delivery, e_stream, e_nth, e_aggregate_type, e_aggregate_id, e_type, e_version, e_payload,
                   e_metadata, event_at, e_occurred_at)
-           with ordinality as e (delivery, stream, aggregate_type, aggregate_id, type, version, payload,
+           with ordinality as e (delivery, stream, nth, aggregate_type, aggregate_id, type, version, payload,
                   metadata, position, occurred_at, place)
      where e.position is not null;
-
-    -- A delivery answers with the position of its last event, a duplicate with
-    -- that of the first.
-    for found_one in
-        select e.delivery, max(e.position) as position
-          from unnest(e_delivery, event_at) as e (delivery, position)
-         where e.delivery is not null and e.position is not null
-         group by e.delivery
-    loop
-        answer_at[found_one.delivery] := found_one.position;
-    end loop;
-    for place in select q.place from unnest(d_earlier) with ordinality as q (earlier, place)
-                  where q.earlier is not null order by q.place
-    loop
-        answer_at[place] := coalesce(answer_at[place], answer_at[d_earlier[place]]);
-    end loop;
 
     insert into deliveries (id, provider, route, verdict, reason, authentication, dedup_key, repeat_key,
                             duplicate_of, reprocess_of, position, received_at, remote_addr,
@@ -140,10 +120,10 @@ begin
            case when d.first is null then d.verdict else 'duplicate' end,
            case when d.first is null then d.reason end,
            d.authentication,
-           case when d.first is null and d.lasting and d.holds then d.identity end,
-           case when d.first is null and not d.lasting and d.holds then d.identity end,
-           d.first, d.reprocess_of, d.position, d.received_at, d.remote_addr, d.request_target,
-           d.headers::json,
+           case when d.first is null and d.holds and d.lasting then d.identity end,
+           case when d.first is null and d.holds and not d.lasting then d.identity end,
+           d.first, d.reprocess_of, coalesce(d.first_at, event_at[d.last_event]), d.received_at,
+           d.remote_addr, d.request_target, d.headers::json,
            case when d.reprocess_of is not null then null
                 when d.first is null then d.body
                 when d.first = d_id[d.earlier] then case when d.as_earlier then null else d.body end
@@ -151,11 +131,12 @@ begin
                 else d.body end,
            octet_length(d.body)
       from unnest(d_id, d_provider, d_route, d_verdict, d_reason, d_authentication, d_identity, d_lasting,
-                  holds_identity, first_id, d_earlier, d_as_earlier, d_reprocess_of, answer_at,
+                  holds_identity, first_id, first_at, d_earlier, d_as_earlier, d_last_event, d_reprocess_of,
                   d_received_at, d_remote_addr, d_request_target, d_headers, d_body)
            as d (id, provider, route, verdict, reason, authentication, identity, lasting,
-                  holds, first, earlier, as_earlier, reprocess_of, position,
+                  holds, first, first_at, earlier, as_earlier, last_event, reprocess_of,
                   received_at, remote_addr, request_target, headers, body)
-     -- One that is its own first was written by a try whose answer was lost.
-     where d.first is distinct from d.id;
+     -- What an earlier try wrote, whose answer was lost, is there already: such
+     -- a one is its own first, or a duplicate.
+     where d.first is null or not exists (select from deliveries k where k.id = d.id);
 end $$;

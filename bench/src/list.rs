@@ -29,8 +29,6 @@ pub struct Measured {
     pub rate: f64,
     /// The SQL of the list, a second, by pgbench.
     pub floor: f64,
-    /// The SQL, as the service sends it.
-    pub sql: String,
 }
 
 /// Rounds of both in turn.
@@ -68,7 +66,6 @@ pub async fn measure(
     Ok(Measured {
         rate: median(&ours),
         floor: median(&floors),
-        sql,
     })
 }
 

@@ -5,6 +5,11 @@
 //! durable, and runs this. It takes about an hour; `-- --quick` takes minutes
 //! and says less.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a benchmark looks at real clocks"
+)]
+
 mod backlog;
 mod floor;
 mod ingest;

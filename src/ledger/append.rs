@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use domain::StreamId;
 use domain::delivery::Verdict;
-use domain::fact::DedupKey;
+use domain::fact::{DedupKey, Identity};
 use sqlx::{Connection, PgConnection};
 
 use super::columns::{DeliveryColumns, EventColumns};
@@ -76,7 +76,7 @@ struct Plan<'a> {
 struct Place {
     /// Its delivery, if it is kept.
     delivery: Option<usize>,
-    /// Its last event; `None` where it has none.
+    /// The event whose position it answers with.
     last_event: Option<usize>,
     verdict: Option<Verdict>,
 }
@@ -88,37 +88,36 @@ impl<'a> Plan<'a> {
             events: EventColumns::with_capacity(batch.len()),
             entries: Vec::with_capacity(batch.len()),
         };
-        let mut streams: HashMap<&StreamId, i32> = HashMap::with_capacity(batch.len());
+        let mut streams: HashMap<&StreamId, (i32, i32)> = HashMap::with_capacity(batch.len());
         let mut firsts: HashMap<DedupKey, usize> = HashMap::with_capacity(batch.len());
-        for (at, prepared) in batch.iter().enumerate() {
+        for prepared in batch {
             let delivery = prepared.delivery.as_ref().filter(|delivery| {
                 !prepared.is_rejected() || take_one(rejections_left, delivery.provider)
             });
-            let place = delivery.map(|delivery| {
-                let place = plan.deliveries.len();
-                let identity = prepared.identity.as_ref();
-                let earlier = identity.and_then(|it| match firsts.get(&it.key()) {
-                    Some(&earlier) => Some(earlier),
-                    None => {
-                        firsts.insert(it.key(), place);
-                        None
-                    }
-                });
-                plan.deliveries.push(delivery, prepared, earlier);
-                place
-            });
+            let place = delivery.map(|_| plan.deliveries.len());
             for event in &prepared.events {
-                let next = i32::try_from(streams.len()).unwrap_or(i32::MAX);
-                let stream = *streams.entry(&event.stream).or_insert(next);
-                plan.events.push(event, place, stream);
+                let number = i32::try_from(streams.len()).unwrap_or(i32::MAX);
+                let (stream, nth) = streams.entry(&event.stream).or_insert((number, 0));
+                *nth += 1;
+                plan.events.push(event, place, (*stream, *nth));
+            }
+            let mut last_event = (!prepared.events.is_empty()).then(|| plan.events.len() - 1);
+            if let (Some(delivery), Some(place)) = (delivery, place) {
+                let identity = prepared.identity.as_ref().map(Identity::key);
+                let first = identity.map(|key| *firsts.entry(key).or_insert(place));
+                let earlier = first.filter(|first| *first != place);
+                if let Some(earlier) = earlier {
+                    last_event = plan.deliveries.last_event(earlier);
+                }
+                plan.deliveries
+                    .push(delivery, prepared, earlier, last_event);
             }
             plan.entries.push(Place {
                 delivery: place,
-                last_event: (!prepared.events.is_empty()).then(|| plan.events.len() - 1),
+                last_event,
                 verdict: (place.is_some() || prepared.delivery.is_none())
                     .then_some(prepared.verdict),
             });
-            debug_assert_eq!(plan.entries.len(), at + 1);
         }
         plan
     }
@@ -135,10 +134,10 @@ impl<'a> Plan<'a> {
                     false => place.verdict,
                 },
                 delivery_id: first.or(own),
-                position: match place.delivery {
-                    Some(at) => appended.answer_positions[at],
-                    None => place.last_event.and_then(|at| appended.event_positions[at]),
-                },
+                position: place
+                    .delivery
+                    .and_then(|at| appended.first_positions[at])
+                    .or_else(|| appended.event_positions[place.last_event?]),
             }
         };
         self.entries.iter().map(receipt).collect()
@@ -156,17 +155,17 @@ fn take_one(left: &mut HashMap<domain::Provider, i64>, provider: domain::Provide
 struct Appended {
     #[sqlx(rename = "first_id")]
     first_ids: Vec<Option<uuid::Uuid>>,
-    #[sqlx(rename = "answer_at")]
-    answer_positions: Vec<Option<i64>>,
+    #[sqlx(rename = "first_at")]
+    first_positions: Vec<Option<i64>>,
     #[sqlx(rename = "event_at")]
     event_positions: Vec<Option<i64>>,
 }
 
 async fn call(conn: &mut PgConnection, plan: &Plan<'_>) -> sqlx::Result<Vec<Receipt>> {
     let query = sqlx::query_as(
-        "select first_id, answer_at, event_at
+        "select first_id, first_at, event_at
            from ledger_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                              $18, $19, $20, $21, $22, $23, $24, $25, $26)",
+                              $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)",
     );
     // All of them: the row comes before the commit, the end of the rows after it.
     let rows: Vec<Appended> = plan

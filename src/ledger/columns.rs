@@ -24,6 +24,7 @@ pub(super) struct DeliveryColumns<'a> {
     lasting: Vec<bool>,
     earlier: Vec<Option<i32>>,
     as_earlier: Vec<bool>,
+    last_events: Vec<Option<i32>>,
     reprocesses_of: Vec<Option<Uuid>>,
     received_at: Vec<DateTime<Utc>>,
     remote_addrs: Vec<Option<&'a str>>,
@@ -45,6 +46,7 @@ impl<'a> DeliveryColumns<'a> {
             lasting: Vec::with_capacity(count),
             earlier: Vec::with_capacity(count),
             as_earlier: Vec::with_capacity(count),
+            last_events: Vec::with_capacity(count),
             reprocesses_of: Vec::with_capacity(count),
             received_at: Vec::with_capacity(count),
             remote_addrs: Vec::with_capacity(count),
@@ -63,12 +65,19 @@ impl<'a> DeliveryColumns<'a> {
         self.ids[at]
     }
 
-    /// Adds one; `earlier` is the place of one with the same identity.
+    /// The event whose position the delivery at this place answers with.
+    pub(super) fn last_event(&self, at: usize) -> Option<usize> {
+        self.last_events[at].map(|place| (place - 1) as usize)
+    }
+
+    /// Adds one. `earlier` is the place of one with the same identity, and
+    /// `last_event` that of the event whose position it answers with.
     pub(super) fn push(
         &mut self,
         delivery: &'a Delivery,
         prepared: &'a Prepared,
         earlier: Option<usize>,
+        last_event: Option<usize>,
     ) {
         let (identity, lasting) = match &prepared.identity {
             Some(Identity::Lasting(key)) => (Some(&key.0[..]), true),
@@ -86,6 +95,7 @@ impl<'a> DeliveryColumns<'a> {
         self.as_earlier
             .push(earlier.is_some_and(|at| self.bodies[at] == delivery.body));
         self.earlier.push(earlier.map(place));
+        self.last_events.push(last_event.map(place));
         self.reprocesses_of.push(delivery.reprocess_of);
         self.received_at.push(delivery.received_at);
         self.remote_addrs.push(delivery.remote_addr.as_deref());
@@ -110,6 +120,7 @@ impl<'a> DeliveryColumns<'a> {
             .bind(Duration::minutes(REPEAT_WINDOW_MINUTES))
             .bind(&self.earlier)
             .bind(&self.as_earlier)
+            .bind(&self.last_events)
             .bind(&self.reprocesses_of)
             .bind(&self.received_at)
             .bind(&self.remote_addrs)
@@ -124,6 +135,7 @@ impl<'a> DeliveryColumns<'a> {
 pub(super) struct EventColumns<'a> {
     deliveries: Vec<Option<i32>>,
     streams: Vec<i32>,
+    nths: Vec<i32>,
     aggregate_types: Vec<&'static str>,
     aggregate_ids: Vec<&'a str>,
     names: Vec<&'static str>,
@@ -138,6 +150,7 @@ impl<'a> EventColumns<'a> {
         Self {
             deliveries: Vec::with_capacity(count),
             streams: Vec::with_capacity(count),
+            nths: Vec::with_capacity(count),
             aggregate_types: Vec::with_capacity(count),
             aggregate_ids: Vec::with_capacity(count),
             names: Vec::with_capacity(count),
@@ -152,10 +165,17 @@ impl<'a> EventColumns<'a> {
         self.names.len()
     }
 
-    /// Adds one, of the delivery at a place and the stream with a number.
-    pub(super) fn push(&mut self, event: &'a PreparedEvent, delivery: Option<usize>, stream: i32) {
+    /// Adds one, of the delivery at a place, the `nth` of the stream with a
+    /// number.
+    pub(super) fn push(
+        &mut self,
+        event: &'a PreparedEvent,
+        delivery: Option<usize>,
+        (stream, nth): (i32, i32),
+    ) {
         self.deliveries.push(delivery.map(place));
         self.streams.push(stream);
+        self.nths.push(nth);
         self.aggregate_types.push(event.stream.aggregate_type);
         self.aggregate_ids.push(&event.stream.aggregate_id);
         self.names.push(event.name);
@@ -172,6 +192,7 @@ impl<'a> EventColumns<'a> {
         query
             .bind(&self.deliveries)
             .bind(&self.streams)
+            .bind(&self.nths)
             .bind(&self.aggregate_types)
             .bind(&self.aggregate_ids)
             .bind(&self.names)

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection, PgPool};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::append::append;
@@ -47,8 +47,20 @@ impl Default for Limits {
 /// Batches that are written at once: while one is being made durable, the next
 /// is on its way and waits for the ledger lock inside PostgreSQL.
 const BATCHES_AT_ONCE: usize = 2;
+/// How long the next batch may grow while another is being written.
+const LINGER: Duration = Duration::from_millis(1);
 /// How long a connection may lie idle and be used without a ping.
 const TRUSTED_IDLE: Duration = Duration::from_millis(100);
+/// Every append goes by the indexes. Statistics of a ledger that was empty a
+/// minute ago would have it read whole tables.
+const PLANNER: [(&str, &str); 6] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("enable_bitmapscan", "off"),
+    ("jit", "off"),
+];
 /// How long to wait for a connection before a batch is given up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The unit in which queued bytes are counted.
@@ -128,10 +140,14 @@ impl Writer {
     pub fn start(pool: PgPool, limits: Limits) -> (Self, WriterTask) {
         let (queue, incoming) = mpsc::channel(limits.queue_entries_max);
         let room = Arc::new(Semaphore::new(limits.queue_bytes_max / PERMIT_BYTES));
-        let incoming = Arc::new(Mutex::new(incoming));
+        let shared = Arc::new(Shared {
+            incoming: Mutex::new(incoming),
+            in_flight: watch::Sender::new(0),
+            limits,
+        });
         let mut tasks = JoinSet::new();
         for _ in 0..BATCHES_AT_ONCE {
-            tasks.spawn(run(Link::to(&pool), limits, incoming.clone()));
+            tasks.spawn(run(Link::to(&pool), shared.clone()));
         }
         (Self { queue, room }, WriterTask(tasks))
     }
@@ -190,26 +206,43 @@ impl Writer {
     }
 }
 
-async fn run(mut link: Link, limits: Limits, incoming: Arc<Mutex<mpsc::Receiver<Queued>>>) {
-    while let Some(batch) = gather(&mut *incoming.lock().await, limits).await {
+/// What the tasks of a writer share.
+struct Shared {
+    incoming: Mutex<mpsc::Receiver<Queued>>,
+    /// How many batches are being written.
+    in_flight: watch::Sender<usize>,
+    limits: Limits,
+}
+
+async fn run(mut link: Link, shared: Arc<Shared>) {
+    while let Some(batch) = shared.gather().await {
         metrics::histogram!("bitacora_write_batch_deliveries").record(batch.len() as f64);
         let began = Instant::now();
-        settle(&mut link, limits, batch).await;
+        settle(&mut link, shared.limits, batch).await;
+        shared.in_flight.send_modify(|batches| *batches -= 1);
         metrics::histogram!("bitacora_write_seconds").record(began.elapsed().as_secs_f64());
     }
 }
 
-/// Waits for an entry, and takes with it what else is there; `None` at the end.
-async fn gather(incoming: &mut mpsc::Receiver<Queued>, limits: Limits) -> Option<Vec<Queued>> {
-    let first = incoming.recv().await?;
-    let mut bytes = first.prepared.size_bytes();
-    let mut batch = vec![first];
-    while batch.len() < limits.batch_entries_max && bytes < limits.batch_bytes_max {
-        let Ok(next) = incoming.try_recv() else { break };
-        bytes += next.prepared.size_bytes();
-        batch.push(next);
+impl Shared {
+    /// Waits for an entry, and takes with it what else is there; `None` at the
+    /// end. The next batch has some time to grow while another is written: it
+    /// would only wait for the ledger lock, and many small ones cost more.
+    async fn gather(&self) -> Option<Vec<Queued>> {
+        let mut incoming = self.incoming.lock().await;
+        let first = incoming.recv().await?;
+        let mut others = self.in_flight.subscribe();
+        let _ = tokio::time::timeout(LINGER, others.wait_for(|batches| *batches == 0)).await;
+        self.in_flight.send_modify(|batches| *batches += 1);
+        let mut bytes = first.prepared.size_bytes();
+        let mut batch = vec![first];
+        while batch.len() < self.limits.batch_entries_max && bytes < self.limits.batch_bytes_max {
+            let Ok(next) = incoming.try_recv() else { break };
+            bytes += next.prepared.size_bytes();
+            batch.push(next);
+        }
+        Some(batch)
     }
-    Some(batch)
 }
 
 /// Writes a batch and answers for each of its entries.
@@ -234,7 +267,7 @@ async fn settle(link: &mut Link, limits: Limits, batch: Vec<Queued>) {
 
 /// A connection of the writer's, made anew when it has died.
 struct Link {
-    options: Arc<PgConnectOptions>,
+    options: PgConnectOptions,
     conn: Option<PgConnection>,
     used_at: Instant,
 }
@@ -242,7 +275,7 @@ struct Link {
 impl Link {
     fn to(pool: &PgPool) -> Self {
         Self {
-            options: pool.connect_options(),
+            options: pool.connect_options().as_ref().clone().options(PLANNER),
             conn: None,
             used_at: Instant::now(),
         }

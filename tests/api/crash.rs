@@ -159,6 +159,43 @@ async fn a_kill_before_any_step_loses_nothing_and_writes_nothing_twice() {
     }
 }
 
+/// As when the connection is lost between the commit and its answer: the writer
+/// tries the same batch again.
+#[tokio::test]
+async fn a_batch_whose_answer_was_lost_is_found_when_it_is_tried_again() {
+    let database_url = postgres::fresh_database().await;
+    let pool = PgPool::connect(&database_url).await.unwrap();
+    let mut conn = PgConnection::connect(&database_url).await.unwrap();
+    let entries = batch(&pool).await;
+    let first = write_batch(&mut conn, Limits::default(), entries.clone(), |_| Ok(()));
+    let first = first.await.unwrap();
+    let (meant, counted) = (meaning(&pool).await, verdicts(&pool).await);
+    let again = write_batch(&mut conn, Limits::default(), entries, |_| Ok(()));
+    assert_eq!(again.await.unwrap(), first);
+    assert_eq!(meaning(&pool).await, meant);
+    assert_eq!(verdicts(&pool).await, counted);
+}
+
+#[tokio::test]
+async fn what_cannot_be_committed_is_not_acknowledged() {
+    let app = TestApp::start().await;
+    for refuse in [
+        "create function refuse() returns trigger language plpgsql as
+             $$ begin raise exception 'the commit fails' using errcode = 'disk_full'; end $$",
+        "create constraint trigger refuse after insert on deliveries
+             deferrable initially deferred for each row execute function refuse()",
+    ] {
+        sqlx::query(refuse).execute(&app.pool).await.unwrap();
+    }
+    let client = reqwest::Client::new();
+    let (status, body) = answer(delivery(&client, &app.url, 2)).await;
+    assert_eq!(status, 503, "{body}");
+    let drop = "drop trigger refuse on deliveries";
+    sqlx::query(drop).execute(&app.pool).await.unwrap();
+    let (status, body) = answer(delivery(&client, &app.url, 2)).await;
+    assert_eq!((status, &body["status"]), (200, &json!("accepted")));
+}
+
 /// Delivery `n` of a load, signed by one of two providers.
 fn delivery(client: &reqwest::Client, url: &str, n: usize) -> RequestBuilder {
     if n.is_multiple_of(2) {
