@@ -32,6 +32,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::ingest::{Effort, Measured, Variant};
+use crate::load::Pace;
 use crate::process::Service;
 use crate::report::{Line, Report, Target};
 use crate::server::{Server, service};
@@ -41,7 +42,7 @@ use crate::server::{Server, service};
 #[derive(Parser)]
 struct Options {
     #[command(subcommand)]
-    command: Option<Stock>,
+    command: Option<Command>,
     /// The service's program.
     #[arg(long, default_value = "target/release/bitacora")]
     program: String,
@@ -58,9 +59,29 @@ struct Options {
 }
 
 #[derive(Subcommand)]
-enum Stock {
-    /// The stock competitor, on DATABASE_URL, HOST and PORT.
+enum Command {
+    /// The stock competitor alone, on DATABASE_URL, HOST and PORT.
     Stock,
+    /// The load generator alone, against a service that runs.
+    ///
+    /// The service must have this ELEVENLABS_WEBHOOK_SECRET:
+    /// wsec_benchmark_0123456789abcdef0123456789abcdef
+    Load {
+        /// Where the service listens, such as 127.0.0.1:3000.
+        address: SocketAddr,
+        /// How many webhooks.
+        #[arg(long, default_value_t = 50_000)]
+        webhooks: u64,
+        /// Over how many connections.
+        #[arg(long, default_value_t = 128)]
+        connections: usize,
+        /// How many a second; as fast as they are answered if not given.
+        #[arg(long)]
+        rate: Option<f64>,
+        /// The number of the first conversation: another one sends others.
+        #[arg(long, default_value_t = 0)]
+        first: u64,
+    },
 }
 
 /// How much of everything.
@@ -112,9 +133,31 @@ const USUAL: Variant = Variant {
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let variable = |name| std::env::var(name).with_context(|| format!("{name} is not set"));
-    if let Some(Stock::Stock) = options.command {
-        let listen = SocketAddr::new(variable("HOST")?.parse()?, variable("PORT")?.parse()?);
-        return stock::serve(&variable("DATABASE_URL")?, listen).await;
+    match options.command {
+        Some(Command::Stock) => {
+            let listen = SocketAddr::new(variable("HOST")?.parse()?, variable("PORT")?.parse()?);
+            return stock::serve(&variable("DATABASE_URL")?, listen).await;
+        }
+        Some(Command::Load {
+            address,
+            webhooks,
+            connections,
+            rate,
+            mut first,
+        }) => {
+            let requests = ingest::requests(&mut first, webhooks, USUAL);
+            let pace = rate.map_or(Pace::Closed, Pace::Open);
+            let outcome = ingest::run(address, requests, connections, pace).await?;
+            println!(
+                "{:.0}/s, median {:.1} ms, p99 {:.1} ms, answers {:?}",
+                outcome.rate(),
+                outcome.latency_ms(0.5),
+                outcome.latency_ms(0.99),
+                outcome.statuses
+            );
+            return Ok(());
+        }
+        None => {}
     }
     let server = Server::at(&variable("TEST_DATABASE_URL")?).await?;
     let mut bench = Bench {

@@ -1,4 +1,5 @@
-//! Appending a batch of entries: one statement, which is its own transaction.
+//! Appending a batch of entries: one statement, which is its own transaction,
+//! and another that waits until it is durable while the next batch is written.
 
 use std::collections::HashMap;
 
@@ -18,8 +19,10 @@ use super::writer::Limits;
 pub enum Step {
     /// The transaction is about to begin.
     Begin,
-    /// It is durable, nobody was told.
+    /// Others see it, the disk may not have it.
     Committed,
+    /// It is durable, nobody was told.
+    Durable,
 }
 
 /// Appends entries in one transaction and commits. `before` is called before
@@ -38,10 +41,21 @@ pub async fn write_batch(
     before(Step::Begin)?;
     let receipts = append(conn, limits, &prepared).await?;
     before(Step::Committed)?;
+    flush(conn).await?;
+    before(Step::Durable)?;
     Ok(receipts)
 }
 
-/// Appends what is prepared.
+/// Waits until everything that this connection could see is durable.
+///
+/// # Errors
+/// When the connection is lost: then nobody knows.
+pub(super) async fn flush(conn: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query("select ledger_flush()").execute(conn).await?;
+    Ok(())
+}
+
+/// Appends what is prepared and commits; it is durable after [`flush`].
 ///
 /// # Errors
 /// As [`write_batch`].

@@ -103,7 +103,15 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Ve
             .push("))");
     }
     query.push(" order by position limit ").push_bind(limit);
-    query.build_query_as().fetch_all(pool).await
+    let events: Vec<StoredEvent> = query.build_query_as().fetch_all(pool).await?;
+    if let Some(last) = events.last() {
+        // Whoever has seen a position goes on behind it, so it must never be
+        // another event's, not even after a crash of the server.
+        let flush = "select ledger_flush() where $1 > clock_timestamp() - interval '1 minute'";
+        let flush = sqlx::query(flush).bind(last.recorded_at);
+        flush.execute(pool).await?;
+    }
+    Ok(events)
 }
 
 /// PostgreSQL counts in microseconds.
@@ -116,9 +124,12 @@ fn just_before(time: DateTime<Utc>) -> DateTime<Utc> {
 /// # Errors
 /// When the database does not answer.
 pub async fn head(pool: &PgPool) -> sqlx::Result<i64> {
-    sqlx::query_scalar("select coalesce(max(position), 0) from events")
+    let head = sqlx::query_scalar("select coalesce(max(position), 0) from events")
         .fetch_one(pool)
-        .await
+        .await?;
+    // As above: a stream goes on behind it.
+    sqlx::query("select ledger_flush()").execute(pool).await?;
+    Ok(head)
 }
 
 /// The last event of one of these types in a stream.

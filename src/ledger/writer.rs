@@ -13,7 +13,7 @@ use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::append::append;
+use super::append::{append, flush};
 use super::entry::{Entry, Receipt};
 use super::prepared::Prepared;
 
@@ -323,7 +323,10 @@ impl Link {
             Some(conn) => conn,
             None => self.connect().await?,
         };
-        let written = append(&mut conn, limits, batch).await;
+        let written = match append(&mut conn, limits, batch).await {
+            Ok(receipts) => flush(&mut conn).await.map(|()| receipts),
+            Err(error) => Err(error),
+        };
         self.used_at = Instant::now();
         // After any other error nobody knows in what state it is.
         if !written

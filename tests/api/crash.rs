@@ -2,13 +2,19 @@
 //! is sent again is there once.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::task::Poll;
 use std::time::Duration;
 
 use bitacora::clock::Source;
 use bitacora::ledger::{self, Claim, Delivery, Entry, Limits, Step, write_batch};
+use bitacora::local_postgres::{Durability, LocalPostgres};
 use bitacora::providers::{self, Outcome, Webhook};
 use futures_util::stream::{self, StreamExt};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, PgPool};
@@ -26,7 +32,7 @@ use crate::ingest::{every_fixture, send_fixture};
 /// What is waited for at most.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const STEPS: [Step; 2] = [Step::Begin, Step::Committed];
+const STEPS: [Step; 3] = [Step::Begin, Step::Committed, Step::Durable];
 
 async fn app_on(database_url: &str) -> TestApp {
     TestApp::with(Options {
@@ -128,7 +134,7 @@ async fn a_kill_before_any_step_loses_nothing_and_writes_nothing_twice() {
         // The process is gone: its connection breaks without a word.
         drop(conn);
 
-        let durable = killed_before == Step::Committed;
+        let durable = killed_before != Step::Begin;
         let app = app_on(&database_url).await;
         let answers = send_all(&app).await;
         assert_eq!(meaning(&pool).await, expected, "{killed_before:?}");
@@ -427,4 +433,50 @@ async fn queued(client: &reqwest::Client, url: &str) -> usize {
         .lines()
         .find_map(|line| line.strip_prefix("bitacora_ingest_queue_deliveries "));
     line.unwrap().parse().unwrap()
+}
+
+/// Everything at once, as when the machine loses its power: what was on the
+/// disk is what is left.
+#[tokio::test]
+async fn a_killed_server_has_lost_nothing_that_was_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    // The server may run as another user than we do.
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let start = async || {
+        let password = "test".to_owned();
+        let server = LocalPostgres::start(dir.path(), password, Durability::Durable);
+        server.await.unwrap()
+    };
+    let server = start().await;
+    let url = server.url();
+    let program = Program::serve(&url).await;
+    let acknowledged = send_load(&program.url, async || kill_server(dir.path())).await;
+    program.kill().await;
+    drop(server);
+
+    let server = start().await;
+    let pool = PgPool::connect(&server.url()).await.unwrap();
+    let sql = "select id::text, position from deliveries";
+    let kept: Vec<(String, i64)> = sqlx::query_as(sql).fetch_all(&pool).await.unwrap();
+    let kept: BTreeMap<_, _> = kept.into_iter().collect();
+    for (n, answer) in &acknowledged {
+        let position = kept.get(answer["delivery_id"].as_str().unwrap());
+        assert_eq!(position, answer["position"].as_i64().as_ref(), "{n}");
+    }
+    pool.close().await;
+    server.stop().await.unwrap();
+}
+
+/// Kills every process of the server, the first one first: none of them can
+/// write anything any more.
+fn kill_server(dir: &Path) {
+    let file = std::fs::read_to_string(dir.join("postgres/postmaster.pid")).unwrap();
+    let first: i32 = file.lines().next().unwrap().parse().unwrap();
+    let others = format!("/proc/{first}/task/{first}/children");
+    let others = std::fs::read_to_string(others).unwrap();
+    let others = others.split_whitespace().map(|pid| pid.parse().unwrap());
+    for pid in std::iter::once(first).chain(others) {
+        // One that has ended by itself is as good.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
 }
