@@ -1,6 +1,8 @@
 //! Read model `call_details`: what is known of a call beside its row in
 //! `interactions`. What an event changes in it is in `interaction/call.rs`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use domain::call::{Medium, Turn};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -10,8 +12,8 @@ use sqlx::{FromRow, PgConnection, Row};
 use uuid::Uuid;
 
 use crate::interaction::Sources;
+use crate::search::Lexicon;
 use crate::sql::Table;
-use crate::text;
 
 /// A row of `call_details`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -98,6 +100,9 @@ pub(crate) async fn load(
     conn: &mut PgConnection,
     interaction_ids: &[&str],
 ) -> sqlx::Result<Vec<CallDetail>> {
+    if interaction_ids.is_empty() {
+        return Ok(vec![]);
+    }
     let sql = format!(
         "select interaction_id, {} from call_details where interaction_id = any($1)",
         TABLE.columns.join(", ")
@@ -108,26 +113,32 @@ pub(crate) async fn load(
         .await
 }
 
-/// Writes rows, each with the words that it is found by.
-pub(crate) async fn save<'a>(
+/// Writes rows, each with the words that it is found by. `known` are the
+/// interactions that have one already.
+pub(crate) async fn save(
     conn: &mut PgConnection,
-    rows: impl Iterator<Item = &'a CallDetail>,
+    lexicon: &Lexicon,
+    known: &BTreeSet<String>,
+    rows: &BTreeMap<String, CallDetail>,
 ) -> anyhow::Result<()> {
     #[derive(Serialize)]
     struct Stored<'a> {
         #[serde(flatten)]
         row: &'a CallDetail,
         sources: &'a Sources,
-        words: String,
+        search: String,
     }
-    let rows: Vec<_> = rows
-        .map(|row| Stored {
-            row,
-            sources: &row.sources,
-            words: text::words(row.spoken()),
-        })
-        .collect();
-    TABLE.upsert(conn, &rows).await
+    let words = rows.values().map(CallDetail::spoken);
+    let vectors = lexicon.vectors(conn, words).await?;
+    let rows = rows.values().zip(vectors).map(|(row, search)| Stored {
+        row,
+        sources: &row.sources,
+        search,
+    });
+    let (there, new): (Vec<_>, Vec<_>) =
+        rows.partition(|stored| known.contains(&stored.row.interaction_id));
+    TABLE.upsert(conn, &there).await?;
+    TABLE.insert(conn, &new).await
 }
 
 impl CallDetail {

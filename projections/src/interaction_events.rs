@@ -6,17 +6,16 @@ use domain::Provider;
 use domain::event::Recorded;
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::postgres::PgRow;
-use sqlx::types::Json;
-use sqlx::{FromRow, PgConnection, Row};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::sql::{Table, optional_word};
+use crate::feed;
+use crate::sql::Table;
 
 /// Most events of one interaction that are shown: the newest.
 pub const EVENTS_MAX: usize = 2_000;
 
-/// A row of `interaction_events`.
+/// An event, as the timeline shows it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct InteractionEvent {
     /// The interaction it belongs to.
@@ -38,8 +37,7 @@ pub struct InteractionEvent {
 }
 
 impl InteractionEvent {
-    /// The row of an event.
-    pub(crate) fn new(interaction_id: &str, recorded: &Recorded) -> Self {
+    fn new(interaction_id: &str, recorded: &Recorded) -> Self {
         Self {
             interaction_id: interaction_id.to_owned(),
             position: recorded.position,
@@ -57,22 +55,32 @@ impl InteractionEvent {
 /// The newest events of an interaction, in order.
 ///
 /// # Errors
-/// When the database fails.
+/// When the database fails, or an event cannot be read.
 pub async fn of_interaction(
     conn: &mut PgConnection,
     interaction_id: &str,
-) -> sqlx::Result<Vec<InteractionEvent>> {
-    let sql = "select * from (
-                   select interaction_id, position, type, occurred_at, recorded_at, provider,
-                          delivery_id, payload
-                   from interaction_events where interaction_id = $1
-                   order by position desc limit $2) as newest
-               order by position";
-    sqlx::query_as(sql)
+) -> anyhow::Result<Vec<InteractionEvent>> {
+    let sql = "select position from interaction_events where interaction_id = $1
+               order by position desc limit $2";
+    let positions: Vec<i64> = sqlx::query_scalar(sql)
         .bind(interaction_id)
         .bind(EVENTS_MAX as i64)
-        .fetch_all(conn)
-        .await
+        .fetch_all(&mut *conn)
+        .await?;
+    at(conn, interaction_id, &positions).await
+}
+
+/// An interaction's events at these positions, in order.
+pub(crate) async fn at(
+    conn: &mut PgConnection,
+    interaction_id: &str,
+    positions: &[i64],
+) -> anyhow::Result<Vec<InteractionEvent>> {
+    let recorded = feed::read_positions(conn, positions).await?;
+    let events = recorded.iter();
+    Ok(events
+        .map(|recorded| InteractionEvent::new(interaction_id, recorded))
+        .collect())
 }
 
 /// The positions of an interaction's events up to one, in order.
@@ -90,41 +98,35 @@ pub(crate) async fn positions(
         .await
 }
 
+/// A row: where in the ledger the event is. What it says is only there.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Place {
+    pub(crate) interaction_id: String,
+    pub(crate) position: i64,
+    pub(crate) r#type: &'static str,
+    occurred_at: DateTime<Utc>,
+}
+
+impl Place {
+    pub(crate) fn of(interaction_id: &str, recorded: &Recorded) -> Self {
+        Self {
+            interaction_id: interaction_id.to_owned(),
+            position: recorded.position,
+            r#type: recorded.event.name(),
+            occurred_at: recorded.occurred_at,
+        }
+    }
+}
+
 const TABLE: Table = Table {
     name: "interaction_events",
     key: &["interaction_id", "position"],
-    columns: &[
-        "type",
-        "occurred_at",
-        "recorded_at",
-        "provider",
-        "delivery_id",
-        "payload",
-    ],
+    columns: &["type", "occurred_at"],
     searchable: false,
 };
 
 /// Writes new rows. One that is there already would be an event folded twice,
 /// which must fail.
-pub(crate) async fn insert(
-    conn: &mut PgConnection,
-    rows: &[InteractionEvent],
-) -> anyhow::Result<()> {
+pub(crate) async fn insert(conn: &mut PgConnection, rows: &[Place]) -> anyhow::Result<()> {
     TABLE.insert(conn, rows).await
-}
-
-impl FromRow<'_, PgRow> for InteractionEvent {
-    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
-        let Json(payload) = row.try_get("payload")?;
-        Ok(Self {
-            interaction_id: row.try_get("interaction_id")?,
-            position: row.try_get("position")?,
-            r#type: row.try_get("type")?,
-            occurred_at: row.try_get("occurred_at")?,
-            recorded_at: row.try_get("recorded_at")?,
-            provider: optional_word(row, "provider")?,
-            delivery_id: row.try_get("delivery_id")?,
-            payload,
-        })
-    }
 }

@@ -4,6 +4,8 @@
 
 mod list;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::event::Recorded;
@@ -19,6 +21,7 @@ use crate::engine::Projection;
 use crate::interaction::{self, Tables};
 use crate::interaction_events::{self, InteractionEvent};
 use crate::messages::{self, Message};
+use crate::search::Lexicon;
 use crate::sql::{Table, optional_word, word};
 use crate::{feed, text};
 
@@ -107,8 +110,8 @@ pub async fn get(conn: &mut PgConnection, id: &str) -> sqlx::Result<Option<Inter
 /// The interaction with all that belongs to it.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn detail(conn: &mut PgConnection, id: &str) -> sqlx::Result<Option<Detail>> {
+/// When the database fails, or an event cannot be read.
+pub async fn detail(conn: &mut PgConnection, id: &str) -> anyhow::Result<Option<Detail>> {
     let Some(interaction) = get(conn, id).await? else {
         return Ok(None);
     };
@@ -145,7 +148,11 @@ pub async fn as_of(
             tables.fold(&recorded);
         }
     }
-    Ok(tables.into_detail(&text::key(id)))
+    let Some((mut detail, positions)) = tables.into_detail(&text::key(id)) else {
+        return Ok(None);
+    };
+    detail.events = interaction_events::at(conn, &detail.interaction.id, &positions).await?;
+    Ok(Some(detail))
 }
 
 /// How many events are in memory at once while the past is folded.
@@ -228,15 +235,20 @@ const TABLE: Table = Table {
 
 /// The rows with these ids that there are.
 pub(crate) async fn load(conn: &mut PgConnection, ids: &[&str]) -> sqlx::Result<Vec<Interaction>> {
+    if ids.is_empty() {
+        return Ok(vec![]);
+    }
     let sql = format!("select {COLUMNS} from interactions where id = any($1)");
     sqlx::query_as(&sql).bind(ids).fetch_all(conn).await
 }
 
-/// Writes rows, each with the key that its phone is looked up by.
-pub(crate) async fn save<'a>(
+/// Writes rows, each with the key that its phone is looked up by. `known` are
+/// the ids of those that are there already.
+pub(crate) async fn save(
     conn: &mut PgConnection,
     phones: &PhoneIndex,
-    rows: impl Iterator<Item = &'a Interaction>,
+    known: &BTreeSet<String>,
+    rows: &BTreeMap<String, Interaction>,
 ) -> anyhow::Result<()> {
     #[derive(Serialize)]
     struct Stored<'a> {
@@ -244,24 +256,28 @@ pub(crate) async fn save<'a>(
         row: &'a Interaction,
         phone_key: Option<String>,
     }
-    let rows: Vec<_> = rows
-        .map(|row| Stored {
-            row,
-            phone_key: row.phone_number.as_deref().map(|phone| phones.key(phone)),
-        })
-        .collect();
-    TABLE.upsert(conn, &rows).await
+    let rows = rows.values().map(|row| Stored {
+        row,
+        phone_key: row.phone_number.as_deref().map(|phone| phones.key(phone)),
+    });
+    let (there, new): (Vec<_>, Vec<_>) = rows.partition(|stored| known.contains(&stored.row.id));
+    TABLE.upsert(conn, &there).await?;
+    TABLE.insert(conn, &new).await
 }
 
 /// The projection `interactions`.
 pub struct Interactions {
     phones: PhoneIndex,
+    lexicon: Lexicon,
 }
 
 impl Interactions {
     /// With the index under which phones are looked up.
     pub fn new(phones: PhoneIndex) -> Self {
-        Self { phones }
+        Self {
+            phones,
+            lexicon: Lexicon::default(),
+        }
     }
 }
 
@@ -272,7 +288,7 @@ impl Projection for Interactions {
     }
 
     fn version(&self) -> i32 {
-        2
+        3
     }
 
     fn tables(&self) -> &'static [&'static str] {
@@ -290,10 +306,10 @@ impl Projection for Interactions {
     }
 
     async fn apply(&self, conn: &mut PgConnection, batch: &[Recorded]) -> anyhow::Result<()> {
-        let mut tables = interaction::load(conn, batch).await?;
+        let (mut tables, known) = interaction::load(conn, batch).await?;
         for recorded in batch {
             tables.fold(recorded);
         }
-        interaction::save(conn, &self.phones, &tables).await
+        interaction::save(conn, &self.phones, &self.lexicon, &known, &tables).await
     }
 }

@@ -1,6 +1,8 @@
 //! Read model `messages`: the messages of a WhatsApp conversation, and the one
 //! of an SMS. What an event changes in one is in `interaction/message.rs`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::message::{Button, Kind, Location, Media, Status};
 use domain::{Direction, Provider};
@@ -11,8 +13,8 @@ use sqlx::{FromRow, PgConnection, Row};
 
 use crate::call_details::CallDetail;
 use crate::interactions::Interaction;
+use crate::search::Lexicon;
 use crate::sql::{Table, optional_word, word};
-use crate::text;
 
 /// Most messages of one interaction that are shown: the newest.
 pub const MESSAGES_MAX: usize = 2_000;
@@ -174,6 +176,9 @@ pub(crate) async fn load(
     conn: &mut PgConnection,
     keys: &[(&str, &str)],
 ) -> sqlx::Result<Vec<Message>> {
+    if keys.is_empty() {
+        return Ok(vec![]);
+    }
     let (interaction_ids, ids): (Vec<_>, Vec<_>) = keys.iter().copied().unzip();
     let columns = TABLE.columns.join(", ");
     let sql = format!(
@@ -188,24 +193,29 @@ pub(crate) async fn load(
         .await
 }
 
-/// Writes rows, each with the words that it is found by.
-pub(crate) async fn save<'a>(
+/// Writes rows, each with the words that it is found by. `known` are the keys
+/// of those that are there already.
+pub(crate) async fn save(
     conn: &mut PgConnection,
-    rows: impl Iterator<Item = &'a Message>,
+    lexicon: &Lexicon,
+    known: &BTreeSet<(String, String)>,
+    rows: &BTreeMap<(String, String), Message>,
 ) -> anyhow::Result<()> {
     #[derive(Serialize)]
     struct Stored<'a> {
         #[serde(flatten)]
         row: &'a Message,
-        words: String,
+        search: String,
     }
-    let rows: Vec<_> = rows
-        .map(|row| Stored {
-            row,
-            words: text::words(row.content.as_deref()),
-        })
-        .collect();
-    TABLE.upsert(conn, &rows).await
+    let words = rows.values().map(|row| row.content.as_deref());
+    let vectors = lexicon.vectors(conn, words).await?;
+    let rows = rows.iter().zip(vectors);
+    let (there, new): (Vec<_>, Vec<_>) = rows.partition(|((key, _), _)| known.contains(key));
+    let stored = |((_, row), search)| Stored { row, search };
+    let there: Vec<_> = there.into_iter().map(stored).collect();
+    let new: Vec<_> = new.into_iter().map(stored).collect();
+    TABLE.upsert(conn, &there).await?;
+    TABLE.insert(conn, &new).await
 }
 
 const TABLE: Table = Table {

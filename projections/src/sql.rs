@@ -8,18 +8,22 @@ use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
+use crate::copy;
+
+/// About how much is sent at a time to COPY.
+const COPY_BYTES: usize = 128 * 1024;
+
 /// A table as it is written: whole rows, many at once, by their key.
 ///
-/// The rows travel as one JSON array: one parameter instead of an array for
-/// each column, and PostgreSQL casts each field to its column's type. The
-/// table's name is not qualified, so the search path decides whether the live
-/// table or that of a rebuild is meant.
+/// Rows travel as JSON, whose fields are the columns; PostgreSQL casts each to
+/// its column's type. The table's name is not qualified, so the search path
+/// decides whether the live table or that of a rebuild is meant.
 pub(crate) struct Table {
     pub(crate) name: &'static str,
     pub(crate) key: &'static [&'static str],
     /// The other columns, but for `search`.
     pub(crate) columns: &'static [&'static str],
-    /// Whether it has a column `search`, made of the field `words`.
+    /// Whether it has a column `search`; see [`crate::search`].
     pub(crate) searchable: bool,
 }
 
@@ -30,56 +34,21 @@ impl Table {
         conn: &mut PgConnection,
         rows: &[R],
     ) -> anyhow::Result<()> {
-        let replaced = self.columns.iter().copied();
-        let replaced = replaced.chain(self.searchable.then_some("search"));
-        let set: Vec<_> = replaced.map(|c| format!("{c} = excluded.{c}")).collect();
-        let conflict = format!(
-            "on conflict ({}) do update set {}",
-            self.key.join(", "),
-            set.join(", ")
-        );
-        self.write(conn, rows, &conflict).await
-    }
-
-    /// Writes rows that cannot be there yet; one that is there is an error.
-    pub(crate) async fn insert<R: Serialize>(
-        &self,
-        conn: &mut PgConnection,
-        rows: &[R],
-    ) -> anyhow::Result<()> {
-        self.write(conn, rows, "").await
-    }
-
-    async fn write<R: Serialize>(
-        &self,
-        conn: &mut PgConnection,
-        rows: &[R],
-        conflict: &str,
-    ) -> anyhow::Result<()> {
         if rows.is_empty() {
             return Ok(());
         }
         let name = self.name;
-        let columns = [self.key, self.columns].concat();
-        let (search, vector) = match self.searchable {
-            true => (
-                ", search",
-                ", to_tsvector('public.bitacora', e.row ->> 'words')",
-            ),
-            false => ("", ""),
-        };
+        let replaced = self.written().skip(self.key.len());
         let sql = format!(
-            "insert into {name} ({}{search})
-             select {}{vector}
+            "insert into {name} ({})
+             select {}
              from json_array_elements($1::text::json) as e (row)
              cross join lateral json_populate_record(null::{name}, e.row) as r
-             {conflict}",
-            columns.join(", "),
-            columns
-                .iter()
-                .map(|column| format!("r.{column}"))
-                .collect::<Vec<_>>()
-                .join(", "),
+             on conflict ({}) do update set {}",
+            self.written().collect::<Vec<_>>().join(", "),
+            each(self.written(), |column| format!("r.{column}")),
+            self.key.join(", "),
+            each(replaced, |column| format!("{column} = excluded.{column}")),
         );
         sqlx::query(&sql)
             .bind(serde_json::to_string(rows)?)
@@ -87,6 +56,44 @@ impl Table {
             .await?;
         Ok(())
     }
+
+    /// Writes rows that cannot be there yet, in a fraction of the time; one
+    /// that is there is an error.
+    pub(crate) async fn insert<R: Serialize>(
+        &self,
+        conn: &mut PgConnection,
+        rows: &[R],
+    ) -> anyhow::Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let columns: Vec<_> = self.written().collect();
+        let sql = format!("copy {} ({}) from stdin", self.name, columns.join(", "));
+        let mut copy = conn.copy_in_raw(&sql).await?;
+        let mut lines = Vec::with_capacity(2 * COPY_BYTES);
+        for row in rows {
+            copy::push_line(&mut lines, row, &columns)?;
+            // PostgreSQL stores these while we write the next.
+            if lines.len() > COPY_BYTES {
+                copy.send(&*lines).await?;
+                lines.clear();
+            }
+        }
+        copy.send(lines).await?;
+        copy.finish().await?;
+        Ok(())
+    }
+
+    /// The columns that are written, the key first.
+    fn written(&self) -> impl Iterator<Item = &'static str> {
+        let rest = self.columns.iter().copied();
+        let rest = rest.chain(self.searchable.then_some("search"));
+        self.key.iter().copied().chain(rest)
+    }
+}
+
+fn each<'a>(columns: impl Iterator<Item = &'a str>, term: impl Fn(&str) -> String) -> String {
+    columns.map(term).collect::<Vec<_>>().join(", ")
 }
 
 /// Texts as they are bound to a query.

@@ -3,8 +3,7 @@
 
 use std::borrow::Cow;
 
-use unicode_normalization::UnicodeNormalization;
-use unicode_normalization::char::is_combining_mark;
+use unicode_normalization::char::{decompose_compatible, is_combining_mark};
 use uuid::Uuid;
 
 /// Most bytes of one row's words that can be searched for. A `tsvector` holds
@@ -27,7 +26,7 @@ pub(crate) fn key(text: &str) -> Cow<'_, str> {
 
 /// The words of some texts: lower case, without accents, separated by spaces,
 /// cut to what can be searched.
-pub(crate) fn words<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
+pub fn words<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
     let mut words = String::new();
     for text in texts {
         push_folded(&mut words, text, |_, _| false);
@@ -79,8 +78,10 @@ pub(crate) fn without_nul(json: &str) -> Cow<'_, str> {
 /// what `keep`, given the character before, lets through.
 fn push_folded(out: &mut String, text: &str, keep: impl Fn(Option<char>, char) -> bool) {
     let mut before = None;
-    for c in text.nfkd().filter(|c| !is_combining_mark(*c)) {
-        if c.is_alphanumeric() {
+    let mut push = |c: char| {
+        if c.is_ascii_alphanumeric() {
+            out.push(c.to_ascii_lowercase());
+        } else if c.is_alphanumeric() {
             out.extend(c.to_lowercase().filter(|c| !is_combining_mark(*c)));
         } else if keep(before, c) {
             out.push(c);
@@ -88,6 +89,18 @@ fn push_folded(out: &mut String, text: &str, keep: impl Fn(Option<char>, char) -
             out.push(' ');
         }
         before = Some(c);
+    };
+    for c in text.chars() {
+        // Each for itself: what is put in order by normalising a whole text
+        // are the marks, and these go.
+        match c.is_ascii() {
+            true => push(c),
+            false => decompose_compatible(c, |part| {
+                if !is_combining_mark(part) {
+                    push(part);
+                }
+            }),
+        }
     }
 }
 

@@ -40,6 +40,7 @@ pub use row::{Conversation, Metadata, get};
 pub use stats::{Quarter, between, count_of};
 
 use crate::engine::Projection;
+use crate::search::Lexicon;
 
 /// A conversation, and what was last written in it.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,12 +74,16 @@ pub async fn context(
 /// The projection `conversations`.
 pub struct Conversations {
     phones: PhoneIndex,
+    lexicon: Lexicon,
 }
 
 impl Conversations {
     /// With the key under which numbers are looked up.
     pub fn new(phones: PhoneIndex) -> Self {
-        Self { phones }
+        Self {
+            phones,
+            lexicon: Lexicon::default(),
+        }
     }
 }
 
@@ -134,6 +139,6 @@ impl Projection for Conversations {
         tables.settle();
         stats::load(conn, &mut tables).await?;
         tables.tally();
-        store::save(conn, &tables).await
+        store::save(conn, &self.lexicon, &tables).await
     }
 }

@@ -10,6 +10,7 @@ use sqlx::{FromRow, PgConnection, Row};
 
 use super::fold::AGENT;
 use super::message::Message;
+use crate::search::Lexicon;
 use crate::sql::{Table, optional_word, word};
 use crate::text;
 
@@ -226,17 +227,21 @@ pub(super) async fn load(conn: &mut PgConnection, ids: &[&str]) -> sqlx::Result<
 }
 
 /// Writes rows, each with the words that it is found by.
-pub(super) async fn save(conn: &mut PgConnection, rows: &[&Conversation]) -> anyhow::Result<()> {
+pub(super) async fn save(
+    conn: &mut PgConnection,
+    lexicon: &Lexicon,
+    rows: &[&Conversation],
+) -> anyhow::Result<()> {
     #[derive(Serialize)]
     struct Stored<'a> {
         #[serde(flatten)]
         row: &'a Conversation,
-        words: String,
+        search: String,
     }
-    let stored = rows.iter().map(|row| Stored {
-        row,
-        words: text::words(row.client_name.as_deref()),
-    });
+    let words = rows.iter().map(|row| row.client_name.as_deref());
+    let vectors = lexicon.vectors(conn, words).await?;
+    let stored = rows.iter().zip(vectors);
+    let stored = stored.map(|(row, search)| Stored { row, search });
     TABLE.upsert(conn, &stored.collect::<Vec<_>>()).await
 }
 

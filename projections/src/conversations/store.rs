@@ -13,6 +13,7 @@ use super::fold::Tables;
 use super::heard::inbound_id;
 use super::message::Wanted;
 use super::{callback, row, stats};
+use crate::search::Lexicon;
 use crate::sql::texts;
 use crate::text;
 
@@ -194,11 +195,15 @@ pub(super) async fn load_words(conn: &mut PgConnection, tables: &mut Tables) -> 
 }
 
 /// Writes the rows back that have changed.
-pub(super) async fn save(conn: &mut PgConnection, tables: &Tables) -> anyhow::Result<()> {
+pub(super) async fn save(
+    conn: &mut PgConnection,
+    lexicon: &Lexicon,
+    tables: &Tables,
+) -> anyhow::Result<()> {
     let gone = tables.messages.gone();
     let gone: Vec<_> = gone.iter().map(|row| row.id.as_str()).collect();
     super::message::remove(conn, &gone).await?;
-    row::save(conn, &tables.conversations.changed()).await?;
+    row::save(conn, lexicon, &tables.conversations.changed()).await?;
     super::message::save(conn, &tables.messages.changed()).await?;
     callback::save(conn, &tables.callbacks.changed()).await?;
     callback::save_echoes(conn, &tables.echoes.changed()).await?;

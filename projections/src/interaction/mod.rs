@@ -20,7 +20,7 @@ pub(crate) use call::Sources;
 pub(crate) use store::{load, save};
 
 use crate::call_details::CallDetail;
-use crate::interaction_events::{self, InteractionEvent};
+use crate::interaction_events::{self, Place};
 use crate::interactions::{Detail, Interaction};
 use crate::messages::{self, Message};
 
@@ -51,7 +51,7 @@ pub(crate) struct Tables {
     /// and which.
     pub(crate) aliases: BTreeMap<String, String>,
     /// New rows only: an event is folded once and never changes.
-    pub(crate) events: Vec<InteractionEvent>,
+    pub(crate) events: Vec<Place>,
     /// Interactions that turned out to be part of another, and which. Their
     /// rows are gone from here and their older events must follow.
     pub(crate) absorbed: BTreeMap<String, String>,
@@ -67,11 +67,12 @@ impl Tables {
             Event::Call(event) => self.fold_call(id, recorded, event),
             _ => self.fold_told(id, recorded),
         };
-        self.events.push(InteractionEvent::new(&id, recorded));
+        self.events.push(Place::of(&id, recorded));
     }
 
-    /// What there is under an id, or under a name that stands for one.
-    pub(crate) fn into_detail(mut self, id: &str) -> Option<Detail> {
+    /// What there is under an id, or under a name that stands for one; and the
+    /// positions of the newest of its events, which it is without.
+    pub(crate) fn into_detail(mut self, id: &str) -> Option<(Detail, Vec<i64>)> {
         let id = match self.interactions.contains_key(id) {
             true => id,
             false => self.aliases.get(id)?,
@@ -81,14 +82,12 @@ impl Tables {
         let mut messages: Vec<_> = self.messages.into_values().collect();
         messages.retain(|message| message.interaction_id == id);
         messages.sort_by_key(|message| (message.created_at, message.first_position));
-        let mut events = self.events;
-        events.retain(|event| event.interaction_id == id);
-        Some(Detail::new(
-            interaction,
-            call,
-            newest(messages, messages::MESSAGES_MAX),
-            newest(events, interaction_events::EVENTS_MAX),
-        ))
+        let events = self.events.iter();
+        let events = events.filter(|event| event.interaction_id == id);
+        let positions = events.map(|event| event.position).collect();
+        let messages = newest(messages, messages::MESSAGES_MAX);
+        let detail = Detail::new(interaction, call, messages, vec![]);
+        Some((detail, newest(positions, interaction_events::EVENTS_MAX)))
     }
 
     /// Gives the interaction that the event belongs to.

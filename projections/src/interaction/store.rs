@@ -8,14 +8,29 @@ use domain::{Event, PhoneIndex};
 use sqlx::PgConnection;
 
 use super::{Tables, identity};
+use crate::search::Lexicon;
 use crate::{call_details, interaction_events, interactions, messages};
 
-/// The rows that a batch touches, as they are.
-pub(crate) async fn load(conn: &mut PgConnection, batch: &[Recorded]) -> anyhow::Result<Tables> {
+/// Which rows are there already; all others are new.
+#[derive(Default)]
+pub(crate) struct Known {
+    interactions: BTreeSet<String>,
+    calls: BTreeSet<String>,
+    messages: BTreeSet<(String, String)>,
+}
+
+/// The rows that a batch touches, as they are, and which these are.
+pub(crate) async fn load(
+    conn: &mut PgConnection,
+    batch: &[Recorded],
+) -> anyhow::Result<(Tables, Known)> {
     let mut touched = Touched::by(batch);
     let mut aliases = load_aliases(conn, &touched.calls).await?;
     let calls: Vec<_> = touched.calls.iter().chain(aliases.values()).collect();
-    let calls: Vec<_> = calls.into_iter().map(String::as_str).collect();
+    let mut known = Known::default();
+    // Whatever has details has a row: of new calls nothing else is asked.
+    known.interactions = load_known(conn, &calls).await?;
+    let calls: Vec<_> = known.interactions.iter().map(String::as_str).collect();
     let calls = call_details::load(conn, &calls).await?;
     let of_sms = load_aliases(conn, &touched.texts).await?;
     touched.follow(&of_sms);
@@ -24,7 +39,7 @@ pub(crate) async fn load(conn: &mut PgConnection, batch: &[Recorded]) -> anyhow:
     let messages = touched.messages.iter();
     let messages: Vec<_> = messages.map(|(i, m)| (i.as_str(), m.as_str())).collect();
     // A call's row in `interactions` follows from its details and is not read.
-    Ok(Tables {
+    let tables = Tables {
         interactions: keyed(interactions::load(conn, &conversations).await?, |row| {
             row.id.clone()
         }),
@@ -34,19 +49,36 @@ pub(crate) async fn load(conn: &mut PgConnection, batch: &[Recorded]) -> anyhow:
         }),
         aliases,
         ..Tables::default()
-    })
+    };
+    known
+        .interactions
+        .extend(tables.interactions.keys().cloned());
+    known.calls.extend(tables.calls.keys().cloned());
+    known.messages.extend(tables.messages.keys().cloned());
+    Ok((tables, known))
+}
+
+async fn load_known(conn: &mut PgConnection, ids: &[&String]) -> sqlx::Result<BTreeSet<String>> {
+    if ids.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let sql = "select id from interactions where id = any($1)";
+    let known: Vec<String> = sqlx::query_scalar(sql).bind(ids).fetch_all(conn).await?;
+    Ok(known.into_iter().collect())
 }
 
 /// Writes the rows back.
 pub(crate) async fn save(
     conn: &mut PgConnection,
     phones: &PhoneIndex,
+    lexicon: &Lexicon,
+    known: &Known,
     tables: &Tables,
 ) -> anyhow::Result<()> {
     remove_absorbed(conn, &tables.absorbed).await?;
-    interactions::save(conn, phones, tables.interactions.values()).await?;
-    call_details::save(conn, tables.calls.values()).await?;
-    messages::save(conn, tables.messages.values()).await?;
+    interactions::save(conn, phones, &known.interactions, &tables.interactions).await?;
+    call_details::save(conn, lexicon, &known.calls, &tables.calls).await?;
+    messages::save(conn, lexicon, &known.messages, &tables.messages).await?;
     interaction_events::insert(conn, &tables.events).await?;
     save_aliases(conn, &tables.aliases).await
 }
@@ -105,6 +137,9 @@ async fn load_aliases(
     conn: &mut PgConnection,
     names: &BTreeSet<String>,
 ) -> sqlx::Result<BTreeMap<String, String>> {
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
     let names: Vec<_> = names.iter().collect();
     let sql = "select alias, interaction_id from interaction_aliases where alias = any($1)";
     let aliases: Vec<(String, String)> = sqlx::query_as(sql).bind(names).fetch_all(conn).await?;

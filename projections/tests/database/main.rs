@@ -17,4 +17,5 @@ mod live;
 mod past;
 mod reads;
 mod rebuild;
+mod search;
 mod talk;

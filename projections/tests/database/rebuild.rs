@@ -280,7 +280,7 @@ async fn the_new_tables_have_the_keys_indexes_grants_and_owners_of_the_old() {
         union all select relname || attname || atttypid::regtype || attnotnull
                 || coalesce(col_description(pg_class.oid, attnum), '')
             from pg_attribute join pg_class on pg_class.oid = attrelid
-            where relnamespace = 'public'::regnamespace and attnum > 0
+            where relnamespace = 'public'::regnamespace and attnum > 0 and not attisdropped
         order by 1";
     let shape = || async {
         let shape = sqlx::query_scalar(sql).fetch_all(&database.pool);

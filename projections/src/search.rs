@@ -1,0 +1,165 @@
+//! Vectors of words to search for, made here instead of by PostgreSQL's
+//! `to_tsvector`, which took longer than anything else in a projection.
+//!
+//! What the stem of a word is only PostgreSQL knows, and it is asked about each
+//! word once. Everything else about a vector is the place of each word, since
+//! [`words`] leaves nothing but letters, digits and spaces. A test compares
+//! the two.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write;
+
+use sqlx::PgConnection;
+use tokio::sync::Mutex;
+
+pub use crate::text::words;
+
+/// Most bytes of words that are remembered, about a third of what they take.
+const REMEMBERED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The greatest place that a vector can hold: later words are all there.
+const PLACE_MAX: usize = 16_383;
+/// The most places of one stem that a vector holds.
+const PLACES_MAX: usize = 255;
+
+/// The words whose stems are known.
+#[derive(Default)]
+pub struct Lexicon {
+    words: Mutex<Words>,
+}
+
+#[derive(Default)]
+struct Words {
+    /// The stems, each at the number by which it is known.
+    stems: Vec<String>,
+    numbers: HashMap<String, usize>,
+    known: HashMap<String, Word>,
+    bytes: usize,
+}
+
+/// What PostgreSQL makes of a word: mostly one stem in one place.
+struct Word {
+    stems: Vec<(usize, usize)>,
+    places: usize,
+}
+
+impl Lexicon {
+    /// The vectors of some texts, as PostgreSQL reads them. What belongs together
+    /// may be in pieces.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn vectors<'a, T>(
+        &self,
+        conn: &mut PgConnection,
+        texts: impl Iterator<Item = T>,
+    ) -> sqlx::Result<Vec<String>>
+    where
+        T: IntoIterator<Item = &'a str>,
+    {
+        let texts: Vec<String> = texts.map(words).collect();
+        let mut words = self.words.lock().await;
+        words.learn(conn, &texts).await?;
+        let vectors = texts.iter().map(|text| words.vector(text)).collect();
+        if words.bytes > REMEMBERED_BYTES_MAX {
+            *words = Words::default();
+        }
+        Ok(vectors)
+    }
+}
+
+fn split(text: &str) -> impl Iterator<Item = &str> {
+    text.split(' ').filter(|word| !str::is_empty(word))
+}
+
+impl Words {
+    /// Asks for the words that are not known yet, all at once.
+    async fn learn(&mut self, conn: &mut PgConnection, texts: &[String]) -> sqlx::Result<()> {
+        let words = texts.iter().flat_map(|text| split(text));
+        let new: BTreeSet<&str> = words
+            .filter(|word| !self.known.contains_key(*word))
+            .collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let new: Vec<&str> = new.into_iter().collect();
+        // The word at the end tells how many places the other took.
+        let sql = "select asked.number, stem.lexeme, stem.positions
+                   from unnest($1::text[]) with ordinality as asked (word, number),
+                        unnest(to_tsvector('public.bitacora', asked.word || ' fin')) as stem";
+        let rows: Vec<(i64, String, Vec<i16>)> =
+            sqlx::query_as(sql).bind(&new).fetch_all(conn).await?;
+        let mut answers: Vec<Vec<(String, usize)>> = vec![vec![]; new.len()];
+        for (number, stem, places) in rows {
+            let Some(answer) = usize::try_from(number - 1)
+                .ok()
+                .and_then(|n| answers.get_mut(n))
+            else {
+                continue;
+            };
+            let places = places
+                .into_iter()
+                .filter_map(|place| usize::try_from(place).ok());
+            answer.extend(places.map(|place| (stem.clone(), place)));
+        }
+        for (word, answer) in new.into_iter().zip(answers) {
+            self.remember(word, answer);
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, word: &str, answer: Vec<(String, usize)>) {
+        let end = answer.iter().map(|(_, place)| *place).max().unwrap_or(1);
+        let stems = answer.into_iter().filter(|(_, place)| *place < end);
+        let stems: Vec<_> = stems
+            .map(|(stem, place)| (self.number(stem), place))
+            .collect();
+        self.bytes += word.len();
+        let places = end - 1;
+        self.known.insert(word.to_owned(), Word { stems, places });
+    }
+
+    fn number(&mut self, stem: String) -> usize {
+        let next = self.stems.len();
+        let number = *self.numbers.entry(stem.clone()).or_insert(next);
+        if number == next {
+            self.bytes += stem.len();
+            self.stems.push(stem);
+        }
+        number
+    }
+
+    fn vector(&self, text: &str) -> String {
+        let mut found = Vec::new();
+        let mut before = 0;
+        for word in split(text).filter_map(|word| self.known.get(word)) {
+            let stems = word.stems.iter();
+            found.extend(stems.map(|(stem, place)| (*stem, (before + place).min(PLACE_MAX))));
+            before += word.places;
+        }
+        found.sort_unstable();
+        found.dedup();
+        let mut vector = String::with_capacity(text.len() * 2);
+        for of_stem in found.chunk_by(|(stem, _), (next, _)| stem == next) {
+            push_quoted(&mut vector, &self.stems[of_stem[0].0]);
+            let mut before = ':';
+            for (_, place) in of_stem.iter().take(PLACES_MAX) {
+                // Writing to a string cannot fail.
+                let _ = write!(vector, "{before}{place}");
+                before = ',';
+            }
+            vector.push(' ');
+        }
+        vector
+    }
+}
+
+fn push_quoted(vector: &mut String, stem: &str) {
+    vector.push('\'');
+    for c in stem.chars() {
+        if matches!(c, '\'' | '\\') {
+            vector.push(c);
+        }
+        vector.push(c);
+    }
+    vector.push('\'');
+}
