@@ -12,7 +12,7 @@ use clap::{ArgGroup, Parser, Subcommand};
 use domain::user::Role;
 use indicatif::{ProgressBar, ProgressStyle};
 use projections::Engine;
-use projections::engine::Rebuild;
+use projections::engine::{Rebuild, RebuildProgress};
 use sandbox::Sandbox;
 use sqlx::PgPool;
 
@@ -432,32 +432,39 @@ async fn replay(pool: PgPool, name: Option<String>, source: clock::Source) -> an
             )
         })?],
     };
-    for name in names {
-        let replayed = replay_one(&engine, name).await;
+    let what = names.join(", ");
+    let rebuilt = engine.rebuild_all(&names, progress_of(&what)).await?;
+    let mut last = Ok(());
+    for (name, rebuilt) in rebuilt {
+        let replayed = rebuilt.and_then(|rebuilt| show_rebuilt(name, rebuilt));
         let target = name.to_owned();
         put_on_record(&pool, &source, "replay_projection", target, &replayed).await?;
-        replayed?;
+        last = last.and(replayed);
     }
-    Ok(())
+    last
 }
 
-async fn replay_one(engine: &Engine, name: &'static str) -> anyhow::Result<()> {
-    let bar = progress_bar(name, "events");
+/// Shows how far a rebuild is.
+fn progress_of(what: &str) -> impl FnMut(RebuildProgress) {
+    let bar = progress_bar(what.to_owned(), "events");
+    let what = what.to_owned();
     let mut said = std::time::Instant::now();
-    let rebuilt = engine
-        .rebuild(name, |progress| {
-            bar.set_length(u64::try_from(progress.head).unwrap_or_default());
-            bar.set_position(u64::try_from(progress.position).unwrap_or_default());
-            if bar.is_hidden() && said.elapsed() >= PLAIN_PROGRESS_INTERVAL {
-                said = std::time::Instant::now();
-                println!(
-                    "{name}: position {} of {}",
-                    progress.position, progress.head
-                );
-            }
-        })
-        .await?;
-    bar.finish_and_clear();
+    move |progress| {
+        bar.set_length(u64::try_from(progress.head).unwrap_or_default());
+        bar.set_position(u64::try_from(progress.position).unwrap_or_default());
+        if progress.position >= progress.head {
+            bar.finish_and_clear();
+        } else if bar.is_hidden() && said.elapsed() >= PLAIN_PROGRESS_INTERVAL {
+            said = std::time::Instant::now();
+            println!(
+                "{what}: position {} of {}",
+                progress.position, progress.head
+            );
+        }
+    }
+}
+
+fn show_rebuilt(name: &str, rebuilt: Rebuild) -> anyhow::Result<()> {
     match rebuilt {
         Rebuild::HeldElsewhere => bail!("{name} is being rebuilt by another process already"),
         Rebuild::Superseded => bail!("{name} belongs to a newer version of this program"),
@@ -469,6 +476,14 @@ async fn replay_one(engine: &Engine, name: &'static str) -> anyhow::Result<()> {
             for table in differences.unwrap_or_default() {
                 let differing = table.only_before.max(table.only_after);
                 println!("  {}: {differing} rows differ from before", table.table);
+                for row in table.rows {
+                    let how = match (row.before, row.after) {
+                        (true, false) => "only before",
+                        (false, true) => "only now",
+                        _ => "otherwise than before",
+                    };
+                    println!("    {}: {how}", row.key);
+                }
             }
             Ok(())
         }
@@ -476,12 +491,12 @@ async fn replay_one(engine: &Engine, name: &'static str) -> anyhow::Result<()> {
 }
 
 /// A bar on a terminal; nothing to draw elsewhere, where plain lines serve.
-fn progress_bar(name: &'static str, unit: &str) -> ProgressBar {
+fn progress_bar(name: impl Into<String>, unit: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
     let template = format!("{{prefix}} {{wide_bar}} {{pos}}/{{len}} {unit}, {{eta}} left");
     let style =
         ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(0).with_style(style).with_prefix(name)
+    ProgressBar::new(0).with_style(style).with_prefix(name.into())
 }

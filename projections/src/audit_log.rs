@@ -143,8 +143,12 @@ impl Projection for AuditLog {
         &["audit.recorded"]
     }
 
-    async fn apply(&self, conn: &mut PgConnection, batch: &[Recorded]) -> anyhow::Result<()> {
-        let rows: Vec<_> = batch.iter().filter_map(entry).collect();
+    fn is_read_by_key(&self) -> bool {
+        true
+    }
+
+    async fn apply(&self, conn: &mut PgConnection, batch: &[&Recorded]) -> anyhow::Result<()> {
+        let rows: Vec<_> = batch.iter().copied().filter_map(entry).collect();
         TABLE.insert(conn, &rows).await
     }
 }

@@ -1,9 +1,10 @@
 //! Rows as PostgreSQL's COPY reads them: a line of text for each, its columns
 //! separated by tabs.
 
-use std::collections::HashMap;
+use std::fmt;
 
 use serde::Serialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// Appends a row. Its fields are taken by the names of the columns; one that it
@@ -14,15 +15,42 @@ pub(crate) fn push_line<R: Serialize>(
     columns: &[&str],
 ) -> anyhow::Result<()> {
     let json = serde_json::to_string(row)?;
-    let fields: HashMap<&str, &RawValue> = serde_json::from_str(&json)?;
-    for column in columns {
-        let value = fields.get(column).map_or("null", |value| value.get());
-        push_value(lines, value)?;
+    let mut reader = serde_json::Deserializer::from_str(&json);
+    let values = reader.deserialize_map(Values(columns))?;
+    for value in values {
+        push_value(lines, value.map_or("null", RawValue::get))?;
         lines.push(b'\t');
     }
     lines.pop();
     lines.push(b'\n');
     Ok(())
+}
+
+/// Reads an object's values, in the order of the columns.
+struct Values<'c>(&'c [&'c str]);
+
+impl<'de> Visitor<'de> for Values<'_> {
+    type Value = Vec<Option<&'de RawValue>>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a row")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut row: A) -> Result<Self::Value, A::Error> {
+        let mut values = vec![None; self.0.len()];
+        // Mostly the fields come in the order of the columns.
+        let mut next = 0;
+        while let Some((name, value)) = row.next_entry::<&str, &RawValue>()? {
+            let (before, after) = self.0.split_at(next);
+            let at = after.iter().position(|column| *column == name);
+            let at = at.map(|at| next + at);
+            if let Some(at) = at.or_else(|| before.iter().position(|column| *column == name)) {
+                values[at] = Some(value);
+                next = at + 1;
+            }
+        }
+        Ok(values)
+    }
 }
 
 /// Text as it is, anything else as JSON writes it. JSON has no control

@@ -4,7 +4,7 @@
 //! shown a smaller one later, so "after the last one I saw" misses nothing.
 //! The names are qualified, because a rebuild changes the search path.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use domain::Event;
 use domain::event::Recorded;
@@ -15,7 +15,7 @@ use crate::{text, time};
 
 /// Most bytes of payload, as PostgreSQL stores them (compressed), that one
 /// page brings: a page of long transcripts is shorter than a page of callbacks.
-const PAGE_BYTES_MAX: i64 = 16 * 1024 * 1024;
+const PAGE_BYTES_MAX: i64 = 4 * 1024 * 1024;
 
 const COLUMNS: &str = "e.position, e.aggregate_type, e.aggregate_id, e.sequence, e.event_type,
     e.event_version, e.payload::text as payload, e.metadata ->> 'provider' as provider,
@@ -42,18 +42,72 @@ pub async fn position_at(conn: &mut PgConnection, at: DateTime<Utc>) -> anyhow::
         .await?)
 }
 
-/// The events after a position, at most `limit`, in order. Fewer than `limit`
-/// may come although there are more, when they are large; at least one comes
-/// if there is one.
-///
-/// # Errors
-/// When the database fails, or an event cannot be read; the error names its
-/// position.
-pub async fn read(
-    conn: &mut PgConnection,
+/// Some of the ledger, in its order: every event of the wanted types after one
+/// position and up to another.
+#[derive(Debug)]
+pub(crate) struct Page {
     after: i64,
-    limit: i64,
-) -> anyhow::Result<Vec<Recorded>> {
+    upto: i64,
+    events: Vec<Read>,
+    /// Whether there is likely more.
+    is_full: bool,
+}
+
+/// An event, or why it cannot be read: that only concerns who wants it.
+#[derive(Debug)]
+enum Read {
+    Event(Recorded),
+    Unreadable { event_type: String, why: String },
+}
+
+impl Page {
+    /// Up to which position nothing is missing.
+    pub(crate) fn upto(&self) -> i64 {
+        self.upto
+    }
+
+    /// Whether nothing was there.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// Whether there is likely more after it.
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// Whether it begins at or before a position and ends after it.
+    pub(crate) fn holds_what_follows(&self, position: i64) -> bool {
+        self.after <= position && position < self.upto
+    }
+
+    /// Its events of some types after a position.
+    ///
+    /// # Errors
+    /// When one of these cannot be read; the error names its position.
+    pub(crate) fn wanted(&self, types: &[&str], after: i64) -> anyhow::Result<Vec<&Recorded>> {
+        let mut wanted = Vec::with_capacity(self.events.len());
+        for event in &self.events {
+            match event {
+                Read::Event(recorded) => {
+                    if recorded.position > after && types.contains(&recorded.event.name()) {
+                        wanted.push(recorded);
+                    }
+                }
+                Read::Unreadable { event_type, why } => {
+                    if types.contains(&event_type.as_str()) {
+                        bail!("{why}");
+                    }
+                }
+            }
+        }
+        Ok(wanted)
+    }
+}
+
+/// The page after a position: at most `limit` events of any type, and fewer
+/// when they are large, but at least one if there is one.
+pub(crate) async fn page(conn: &mut PgConnection, after: i64, limit: i64) -> anyhow::Result<Page> {
     let page = "select position, pg_column_size(payload) as bytes from public.events
                 where position > $1 order by position limit $2";
     let sql = paged(page);
@@ -61,20 +115,29 @@ pub async fn read(
         .bind(after)
         .bind(limit)
         .bind(PAGE_BYTES_MAX);
-    recorded(rows.fetch_all(conn).await?)
+    let rows: Vec<Row> = rows.fetch_all(conn).await?;
+    let upto = rows.last().map_or(after, |row| row.position);
+    Page::of(rows, after, upto, limit).await
 }
 
-/// Like [`read`], but only events of the given types and up to a position.
-pub(crate) async fn read_types(
+/// Like [`page`], but only events of the given types and up to a position.
+pub(crate) async fn page_of(
     conn: &mut PgConnection,
     types: &[&str],
-    after: i64,
-    upto: i64,
+    (after, upto): (i64, i64),
     limit: i64,
-) -> anyhow::Result<Vec<Recorded>> {
-    let page = "select position, pg_column_size(payload) as bytes from public.events
-                where position > $1 and position <= $4 and event_type = any($5)
-                order by position limit $2";
+) -> anyhow::Result<Page> {
+    // Each type by itself: the index on types holds each in order, and however
+    // rare or common they are together, no more than a page of each is read.
+    let page = "select position, pg_column_size(payload) as bytes
+                from (select candidate.position from unnest($5::text[]) as wanted (event_type)
+                      cross join lateral (
+                          select position from public.events e
+                          where e.event_type = wanted.event_type
+                            and e.position > $1 and e.position <= $4
+                          order by e.position limit $2) as candidate
+                      order by candidate.position limit $2) as chosen
+                join public.events using (position)";
     let sql = paged(page);
     let rows = sqlx::query_as(&sql)
         .bind(after)
@@ -82,13 +145,35 @@ pub(crate) async fn read_types(
         .bind(PAGE_BYTES_MAX)
         .bind(upto)
         .bind(types);
-    recorded(rows.fetch_all(conn).await?)
+    let rows: Vec<Row> = rows.fetch_all(conn).await?;
+    // Short pages may be short for their size, so only an empty one is the end.
+    let upto = rows.last().map_or(upto, |row| row.position);
+    Page::of(rows, after, upto, limit).await
+}
+
+impl Page {
+    /// Parses elsewhere than where requests are answered.
+    async fn of(rows: Vec<Row>, after: i64, upto: i64, limit: i64) -> anyhow::Result<Self> {
+        let read = move || {
+            let bytes: usize = rows.iter().map(|row| row.payload.len()).sum();
+            let is_full = rows.len() as i64 >= limit || bytes as i64 >= PAGE_BYTES_MAX / 2;
+            let events = rows.into_iter().map(Row::read_or_why).collect();
+            Self {
+                after,
+                upto,
+                events,
+                is_full,
+            }
+        };
+        Ok(tokio::task::spawn_blocking(read).await?)
+    }
 }
 
 /// The events at these positions, in order.
 ///
 /// # Errors
-/// As [`read`].
+/// When the database fails, or an event cannot be read; the error names its
+/// position.
 pub async fn read_positions(
     conn: &mut PgConnection,
     positions: &[i64],
@@ -96,7 +181,13 @@ pub async fn read_positions(
     let sql = format!(
         "select {COLUMNS} from public.events e where e.position = any($1) order by e.position"
     );
-    recorded(sqlx::query_as(&sql).bind(positions).fetch_all(conn).await?)
+    let rows: Vec<Row> = sqlx::query_as(&sql).bind(positions).fetch_all(conn).await?;
+    let read = |row: Row| {
+        let position = row.position;
+        row.read()
+            .with_context(|| format!("the event at position {position} cannot be read"))
+    };
+    rows.into_iter().map(read).collect()
 }
 
 /// The rows of a page until their sizes exceed the limit. The size is looked
@@ -128,17 +219,18 @@ struct Row {
     delivery_id: Option<Uuid>,
 }
 
-fn recorded(rows: Vec<Row>) -> anyhow::Result<Vec<Recorded>> {
-    rows.into_iter()
-        .map(|row| {
-            let position = row.position;
-            row.read()
-                .with_context(|| format!("the event at position {position} cannot be read"))
-        })
-        .collect()
-}
-
 impl Row {
+    fn read_or_why(self) -> Read {
+        let (event_type, position) = (self.event_type.clone(), self.position);
+        match self.read() {
+            Ok(recorded) => Read::Event(recorded),
+            Err(error) => Read::Unreadable {
+                event_type,
+                why: format!("the event at position {position} cannot be read: {error:#}"),
+            },
+        }
+    }
+
     fn read(self) -> anyhow::Result<Recorded> {
         let payload = text::without_nul(&self.payload);
         let provider = self.provider.map(|name| name.parse());

@@ -259,7 +259,7 @@ impl Projection for Groups {
         &["group.created", "group.updated", "group.clients_added"]
     }
 
-    async fn apply(&self, conn: &mut PgConnection, batch: &[Recorded]) -> anyhow::Result<()> {
+    async fn apply(&self, conn: &mut PgConnection, batch: &[&Recorded]) -> anyhow::Result<()> {
         let mut groups = load(conn, batch).await?;
         let mut clients = BTreeMap::new();
         for recorded in batch {
@@ -286,7 +286,10 @@ impl Projection for Groups {
 }
 
 /// The groups that a batch of events touches.
-async fn load(conn: &mut PgConnection, batch: &[Recorded]) -> anyhow::Result<BTreeMap<i32, Group>> {
+async fn load(
+    conn: &mut PgConnection,
+    batch: &[&Recorded],
+) -> anyhow::Result<BTreeMap<i32, Group>> {
     let ids: Vec<i32> = batch
         .iter()
         .filter_map(|recorded| match &recorded.event {

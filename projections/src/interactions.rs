@@ -305,7 +305,11 @@ impl Projection for Interactions {
         interaction::EVENT_TYPES
     }
 
-    async fn apply(&self, conn: &mut PgConnection, batch: &[Recorded]) -> anyhow::Result<()> {
+    fn is_read_by_key(&self) -> bool {
+        true
+    }
+
+    async fn apply(&self, conn: &mut PgConnection, batch: &[&Recorded]) -> anyhow::Result<()> {
         let (mut tables, known) = interaction::load(conn, batch).await?;
         for recorded in batch {
             tables.fold(recorded);

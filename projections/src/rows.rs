@@ -49,6 +49,19 @@ impl<K: Ord + Clone, R: PartialEq + Clone> Rows<K, R> {
         changed.map(|(_, row)| row).collect()
     }
 
+    /// What is to be written: what is new, and what is there in another shape.
+    pub(crate) fn new_and_changed(&self) -> (Vec<&R>, Vec<&R>) {
+        let rows = self.now.iter();
+        let changed = rows.filter(|(key, row)| self.before.get(key) != Some(row));
+        let (there, new): (Vec<_>, Vec<_>) =
+            changed.partition(|(key, _)| self.before.contains_key(*key));
+        let row = |(_, row)| row;
+        (
+            new.into_iter().map(row).collect(),
+            there.into_iter().map(row).collect(),
+        )
+    }
+
     /// What is to be taken away.
     pub(crate) fn gone(&self) -> Vec<&R> {
         let rows = self.before.iter();

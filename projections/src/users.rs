@@ -115,9 +115,18 @@ impl Projection for Users {
         &["user.registered"]
     }
 
-    async fn apply(&self, conn: &mut PgConnection, batch: &[Recorded]) -> anyhow::Result<()> {
+    fn is_read_by_key(&self) -> bool {
+        true
+    }
+
+    async fn apply(&self, conn: &mut PgConnection, batch: &[&Recorded]) -> anyhow::Result<()> {
         // By number: one statement must not write the same row twice.
-        let people: BTreeMap<_, _> = batch.iter().filter_map(person).map(|p| (p.id, p)).collect();
+        let people: BTreeMap<_, _> = batch
+            .iter()
+            .copied()
+            .filter_map(person)
+            .map(|p| (p.id, p))
+            .collect();
         let people: Vec<_> = people.into_values().collect();
         TABLE.upsert(conn, &people).await
     }

@@ -24,9 +24,7 @@ pub fn start(app: &Arc<App>) -> JoinSet<()> {
             stopping.run_until_cancelled(work).await;
         });
     };
-    for name in app.engine.names() {
-        until_stopped(Box::pin(project::follow(app.clone(), name)));
-    }
+    until_stopped(Box::pin(project::follow(app.clone())));
     until_stopped(Box::pin(project::rebuild_when_due(app.clone())));
     until_stopped(Box::pin(project::measure(app.clone())));
     until_stopped(Box::pin(batches::drive(app.clone())));

@@ -1,10 +1,12 @@
 //! Keeps the read models up with the ledger.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use projections::effects::QueueCounts;
 use projections::{Progress, engine::Rebuild};
+use tokio::time::Instant;
 
 use crate::app::App;
 
@@ -12,48 +14,75 @@ use crate::app::App;
 /// at most.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// How long new events gather while there is no backlog. Of the time in which
+/// an event is to be seen, 250 ms, a small part.
+const TURN_PAUSE: Duration = Duration::from_millis(30);
+/// From how many events in a turn on there is a backlog.
+const FULL_TURN_EVENTS: usize = projections::engine::BATCH_EVENTS_MAX as usize / 2;
 /// How often it is asked whether a rebuild is due.
 const REBUILD_CHECK: Duration = Duration::from_secs(1);
 /// How often lags are measured.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Folds what is new into one projection, as soon as it is there.
-pub async fn follow(app: Arc<App>, name: &'static str) {
+/// Folds what is new into all projections, as soon as it is there.
+pub async fn follow(app: Arc<App>) {
     let mut news = app.news.clone();
-    let mut retry = RETRY_FIRST;
+    let mut stopped: HashMap<&'static str, Retry> = HashMap::new();
     loop {
         news.borrow_and_update();
-        let progress = app.engine.run_once(name).await;
-        let pause = match progress {
-            Ok(Progress::Worked { .. }) => {
-                retry = RETRY_FIRST;
-                continue;
+        let now = Instant::now();
+        let is_due = |name: &&str| stopped.get(name).is_none_or(|retry| retry.at <= now);
+        let turns = app.engine.run_all(app.engine.names().filter(is_due)).await;
+        let mut most = None;
+        for (name, progress) in turns {
+            match progress {
+                Ok(progress) => {
+                    stopped.remove(name);
+                    // A rebuild is the business of `rebuild_when_due`.
+                    if let Progress::Worked { events, .. } = progress {
+                        most = most.max(Some(events));
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(
+                        projection = name,
+                        error = format!("{error:#}"),
+                        "a projection has stopped, and will try again"
+                    );
+                    stopped.entry(name).or_default().put_off(now);
+                }
             }
-            // A rebuild is the business of `rebuild_when_due`.
-            Ok(
-                Progress::Idle
-                | Progress::HeldElsewhere
-                | Progress::NeedsRebuild
-                | Progress::Superseded,
-            ) => {
-                retry = RETRY_FIRST;
-                None
-            }
-            Err(error) => {
-                tracing::error!(
-                    projection = name,
-                    error = format!("{error:#}"),
-                    "a projection has stopped, and will try again"
-                );
-                let pause = retry;
-                retry = (retry * 2).min(RETRY_MAX);
-                Some(pause)
-            }
-        };
-        match pause {
-            Some(pause) => tokio::time::sleep(pause).await,
+        }
+        match most {
+            Some(events) if events >= FULL_TURN_EVENTS => {}
+            // Many events at a time cost less than one by one, and whatever
+            // writes them to the ledger goes first.
+            Some(_) => tokio::time::sleep(TURN_PAUSE).await,
+            // The news come at an interval too: so does the next try.
             None => drop(news.changed().await),
         }
+    }
+}
+
+/// When a projection that has stopped is tried again.
+struct Retry {
+    at: Instant,
+    pause: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            at: Instant::now(),
+            pause: RETRY_FIRST,
+        }
+    }
+}
+
+impl Retry {
+    fn put_off(&mut self, now: Instant) {
+        self.at = now + self.pause;
+        self.pause = (self.pause * 2).min(RETRY_MAX);
     }
 }
 
@@ -71,15 +100,25 @@ pub async fn rebuild_when_due(app: Arc<App>) {
                 continue;
             }
         };
-        for name in due {
-            rebuild(&app, name).await;
+        if due.is_empty() {
+            continue;
+        }
+        tracing::info!(projections = ?due, "rebuilding projections");
+        match app.engine.rebuild_all(&due, |_| {}).await {
+            Ok(rebuilt) => {
+                for (name, rebuilt) in rebuilt {
+                    tell(name, rebuilt);
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "a rebuild could not be begun")
+            }
         }
     }
 }
 
-async fn rebuild(app: &App, name: &'static str) {
-    tracing::info!(projection = name, "rebuilding a projection");
-    match app.engine.rebuild(name, |_| {}).await {
+fn tell(name: &'static str, rebuilt: anyhow::Result<Rebuild>) {
+    match rebuilt {
         Ok(Rebuild::Done {
             position,
             differences,

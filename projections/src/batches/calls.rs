@@ -148,10 +148,18 @@ pub(super) async fn load_legs(conn: &mut PgConnection, sids: &[&str]) -> sqlx::R
     sqlx::query_as(sql).bind(sids).fetch_all(conn).await
 }
 
-pub(super) async fn save(conn: &mut PgConnection, rows: &[&Call]) -> anyhow::Result<()> {
-    CALLS.upsert(conn, rows).await
+pub(super) async fn save(
+    conn: &mut PgConnection,
+    (new, changed): (Vec<&Call>, Vec<&Call>),
+) -> anyhow::Result<()> {
+    CALLS.upsert(conn, &changed).await?;
+    CALLS.insert(conn, &new).await
 }
 
-pub(super) async fn save_legs(conn: &mut PgConnection, rows: &[&LegRow]) -> anyhow::Result<()> {
-    LEGS.upsert(conn, rows).await
+pub(super) async fn save_legs(
+    conn: &mut PgConnection,
+    (new, changed): (Vec<&LegRow>, Vec<&LegRow>),
+) -> anyhow::Result<()> {
+    LEGS.upsert(conn, &changed).await?;
+    LEGS.insert(conn, &new).await
 }

@@ -46,11 +46,16 @@ pub(super) fn snapshot(event: &Event) -> Option<(&Snapshot, Source)> {
 }
 
 /// The events of batches, each with our id of the batch.
-pub(super) fn of_batches(batch: &[Recorded]) -> impl Iterator<Item = (String, &Recorded, &Event)> {
-    batch.iter().filter_map(|recorded| match &recorded.event {
-        domain::Event::Batch(event) => Some((key(&recorded.aggregate_id), recorded, event)),
-        _ => None,
-    })
+pub(super) fn of_batches<'a>(
+    batch: &[&'a Recorded],
+) -> impl Iterator<Item = (String, &'a Recorded, &'a Event)> {
+    batch
+        .iter()
+        .copied()
+        .filter_map(|recorded| match &recorded.event {
+            domain::Event::Batch(event) => Some((key(&recorded.aggregate_id), recorded, event)),
+            _ => None,
+        })
 }
 
 /// The conversation that an event tells of, if it may be part of a batch. What
@@ -81,7 +86,7 @@ pub(super) fn leg(recorded: &Recorded) -> Option<(String, Leg)> {
 
 impl Tables {
     /// Takes in what is said of batches as a whole, of conversations and legs.
-    pub(super) fn take_facts(&mut self, batch: &[Recorded]) {
+    pub(super) fn take_facts(&mut self, batch: &[&Recorded]) {
         for recorded in batch {
             if let domain::Event::Batch(event) = &recorded.event {
                 let id = key(&recorded.aggregate_id);
@@ -110,7 +115,7 @@ impl Tables {
 
     /// Takes in who was ordered to be called, and what the provider's list
     /// said of them.
-    pub(super) fn take_recipients(&mut self, batch: &[Recorded]) {
+    pub(super) fn take_recipients(&mut self, batch: &[&Recorded]) {
         // How many recipients each batch has by now: the place of the next.
         let mut places: BTreeMap<String, usize> = BTreeMap::new();
         for (id, _, event) in of_batches(batch) {
@@ -200,7 +205,7 @@ impl Tables {
     }
 
     /// Works out how everybody stands, and so every batch.
-    pub(super) fn settle(&mut self, batch: &[Recorded]) {
+    pub(super) fn settle(&mut self, batch: &[&Recorded]) {
         self.settle_recipients();
         self.count();
         for row in self.batches.now.values_mut() {
@@ -263,7 +268,7 @@ impl Tables {
 
     /// Of several batches of one provider's id, the discovered one is the
     /// order's duplicate. All of them are here when an event names the id.
-    fn tell_duplicates(&mut self, batch: &[Recorded]) {
+    fn tell_duplicates(&mut self, batch: &[&Recorded]) {
         let named = of_batches(batch).filter_map(|(.., event)| snapshot(event));
         let named: BTreeSet<_> = named.map(|(snapshot, _)| key(&snapshot.id)).collect();
         let mut orders: BTreeMap<String, String> = BTreeMap::new();

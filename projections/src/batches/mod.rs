@@ -93,7 +93,7 @@ impl Projection for Batches {
         ]
     }
 
-    async fn apply(&self, conn: &mut PgConnection, batch: &[Recorded]) -> anyhow::Result<()> {
+    async fn apply(&self, conn: &mut PgConnection, batch: &[&Recorded]) -> anyhow::Result<()> {
         let mut tables = store::load_named(conn, batch).await?;
         tables.take_facts(batch);
         store::load_recipients(conn, &mut tables, batch).await?;

@@ -13,13 +13,13 @@ use super::{attempts, calls, recipients, row};
 /// The batches, conversations and legs that events name, as they are.
 pub(super) async fn load_named(
     conn: &mut PgConnection,
-    batch: &[Recorded],
+    batch: &[&Recorded],
 ) -> anyhow::Result<Tables> {
     let ids: BTreeSet<_> = of_batches(batch).map(|(id, ..)| id).collect();
     let provider_ids = of_batches(batch).filter_map(|(.., event)| snapshot(event));
     let provider_ids: BTreeSet<_> = provider_ids.map(|(said, _)| key(&said.id)).collect();
-    let conversations: BTreeSet<_> = batch.iter().filter_map(conversation).collect();
-    let legs = batch.iter().filter_map(leg);
+    let conversations: BTreeSet<_> = batch.iter().copied().filter_map(conversation).collect();
+    let legs = batch.iter().copied().filter_map(leg);
     let legs: BTreeSet<_> = legs.map(|(call_sid, _)| call_sid).collect();
 
     let mut tables = Tables::default();
@@ -34,7 +34,7 @@ pub(super) async fn load_named(
 pub(super) async fn load_recipients(
     conn: &mut PgConnection,
     tables: &mut Tables,
-    batch: &[Recorded],
+    batch: &[&Recorded],
 ) -> anyhow::Result<()> {
     load_calls_of_new_names(conn, tables).await?;
     let conversations: Vec<_> = tables.calls.now.keys().map(String::as_str).collect();
@@ -188,7 +188,7 @@ async fn load_recipient_rows(
 async fn load_recipients_of_settled_orders(
     conn: &mut PgConnection,
     tables: &mut Tables,
-    batch: &[Recorded],
+    batch: &[&Recorded],
 ) -> anyhow::Result<()> {
     let settled = of_batches(batch).filter(|(.., event)| match event {
         Event::SubmitFailed(refused) => !refused.retryable,
@@ -211,7 +211,7 @@ async fn load_recipients_of_settled_orders(
 async fn load_strangers_by_phone(
     conn: &mut PgConnection,
     tables: &mut Tables,
-    batch: &[Recorded],
+    batch: &[&Recorded],
 ) -> anyhow::Result<()> {
     let mut wanted: BTreeSet<RecipientKey> = BTreeSet::new();
     for (id, _, event) in of_batches(batch) {
@@ -255,6 +255,6 @@ pub(super) async fn save(conn: &mut PgConnection, tables: &Tables) -> anyhow::Re
     row::save(conn, &tables.batches.changed()).await?;
     recipients::save(conn, &tables.recipients.changed()).await?;
     attempts::save(conn, &tables.attempts.changed()).await?;
-    calls::save(conn, &tables.calls.changed()).await?;
-    calls::save_legs(conn, &tables.legs.changed()).await
+    calls::save(conn, tables.calls.new_and_changed()).await?;
+    calls::save_legs(conn, tables.legs.new_and_changed()).await
 }

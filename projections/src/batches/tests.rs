@@ -14,9 +14,10 @@ use crate::facts::*;
 fn fold(facts: &[Told], at_a_time: usize) -> Tables {
     let mut tables = Tables::default();
     for few in ledger(facts).chunks(at_a_time) {
-        tables.take_facts(few);
-        tables.take_recipients(few);
-        tables.settle(few);
+        let few: Vec<_> = few.iter().collect();
+        tables.take_facts(&few);
+        tables.take_recipients(&few);
+        tables.settle(&few);
         tables.written();
     }
     tables

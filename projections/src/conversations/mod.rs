@@ -130,7 +130,7 @@ impl Projection for Conversations {
         ]
     }
 
-    async fn apply(&self, conn: &mut PgConnection, batch: &[Recorded]) -> anyhow::Result<()> {
+    async fn apply(&self, conn: &mut PgConnection, batch: &[&Recorded]) -> anyhow::Result<()> {
         let mut tables = store::load(conn, batch, &self.phones).await?;
         for recorded in batch {
             tables.take(recorded, &self.phones);

@@ -33,7 +33,7 @@ struct Named {
 }
 
 impl Named {
-    fn by(batch: &[Recorded], phones: &PhoneIndex) -> Self {
+    fn by(batch: &[&Recorded], phones: &PhoneIndex) -> Self {
         let mut named = Self::default();
         for recorded in batch {
             let id = text::key(&recorded.aggregate_id).into_owned();
@@ -107,7 +107,7 @@ impl Named {
 /// wait any more.
 pub(super) async fn load(
     conn: &mut PgConnection,
-    batch: &[Recorded],
+    batch: &[&Recorded],
     phones: &PhoneIndex,
 ) -> anyhow::Result<Tables> {
     let named = Named::by(batch, phones);

@@ -85,7 +85,7 @@ impl Projection for Effects {
         ]
     }
 
-    async fn apply(&self, conn: &mut PgConnection, batch: &[Recorded]) -> anyhow::Result<()> {
+    async fn apply(&self, conn: &mut PgConnection, batch: &[&Recorded]) -> anyhow::Result<()> {
         let mut tables = store::load(conn, batch, &self.phones).await?;
         for recorded in batch {
             tables.fold(recorded, &self.phones);

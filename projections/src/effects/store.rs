@@ -28,7 +28,7 @@ struct Named {
 }
 
 impl Named {
-    fn by(batch: &[Recorded], phones: &PhoneIndex) -> Self {
+    fn by(batch: &[&Recorded], phones: &PhoneIndex) -> Self {
         let mut named = Self::default();
         for recorded in batch {
             match &recorded.event {
@@ -94,7 +94,7 @@ impl Named {
 /// The rows that a batch touches, as they are.
 pub(super) async fn load(
     conn: &mut PgConnection,
-    batch: &[Recorded],
+    batch: &[&Recorded],
     phones: &PhoneIndex,
 ) -> anyhow::Result<Tables> {
     let named = Named::by(batch, phones);

@@ -7,22 +7,28 @@
 //! The engine owns no loop and no clock: whoever owns one calls
 //! [`Engine::run_once`] again and again.
 
+mod pages;
 mod rebuild;
 mod status;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use async_trait::async_trait;
 use domain::event::Recorded;
-use sqlx::{FromRow, PgConnection, PgPool};
+use sqlx::pool::PoolConnection;
+use sqlx::{Connection, FromRow, PgConnection, PgPool, Postgres};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-pub use rebuild::{Difference, Rebuild, RebuildProgress};
+use pages::Pages;
+
+pub use rebuild::{Difference, DifferentRow, Rebuild, RebuildProgress};
 pub use status::{RebuildStatus, State, Status};
 
-use crate::feed;
+use crate::feed::Page;
 
 /// Most events that one transaction folds.
 pub const BATCH_EVENTS_MAX: i64 = 2_000;
@@ -46,9 +52,15 @@ pub trait Projection: Send + Sync {
     /// The types of the events that it reads.
     fn event_types(&self) -> &'static [&'static str];
 
+    /// Whether it finds every row by its table's primary key. Then a rebuild
+    /// makes the other indexes at its end, which is much faster.
+    fn is_read_by_key(&self) -> bool {
+        false
+    }
+
     /// Folds events, in their order, into the tables. The tables' names must
     /// not be qualified: a rebuild puts others in their place.
-    async fn apply(&self, conn: &mut PgConnection, batch: &[Recorded]) -> anyhow::Result<()>;
+    async fn apply(&self, conn: &mut PgConnection, batch: &[&Recorded]) -> anyhow::Result<()>;
 }
 
 /// What a turn did.
@@ -77,8 +89,12 @@ pub enum Progress {
 pub struct Engine {
     pool: PgPool,
     projections: Arc<[Arc<dyn Projection>]>,
-    moved: watch::Sender<()>,
+    pages: Arc<Pages>,
+    folded: watch::Sender<Folded>,
 }
+
+/// Up to which position this process has folded each projection.
+pub type Folded = BTreeMap<&'static str, i64>;
 
 /// A row of `projection_checkpoints`, locked.
 #[derive(Clone, Copy, FromRow)]
@@ -91,9 +107,10 @@ impl Engine {
     /// An engine for these projections.
     pub fn new(pool: PgPool, projections: Vec<Arc<dyn Projection>>) -> Self {
         Self {
+            pages: Pages::new(pool.clone()),
             pool,
             projections: projections.into(),
-            moved: watch::Sender::new(()),
+            folded: watch::Sender::default(),
         }
     }
 
@@ -103,8 +120,8 @@ impl Engine {
     }
 
     /// Changes whenever this process has folded something.
-    pub fn moved(&self) -> watch::Receiver<()> {
-        self.moved.subscribe()
+    pub fn moved(&self) -> watch::Receiver<Folded> {
+        self.folded.subscribe()
     }
 
     /// The projection with this name, or to which the table with this name
@@ -125,11 +142,30 @@ impl Engine {
         let projection = self.projection(name)?;
         let progress = self.fold_batch(projection).await;
         match &progress {
-            Ok(Progress::Worked { .. }) => self.moved.send_replace(()),
+            Ok(Progress::Worked { position, .. }) => {
+                self.folded.send_modify(|folded| {
+                    folded.insert(projection.name(), *position);
+                });
+            }
             Err(error) => self.record_error(projection, "live", error).await,
             Ok(_) => {}
         }
         progress.with_context(|| format!("projection {name}"))
+    }
+
+    /// A turn of each of these projections, all at a time. Each is a
+    /// transaction of its own, and what becomes of one is nothing to the others.
+    /// They go page by page together, so that each page is read once.
+    pub async fn run_all(
+        &self,
+        names: impl IntoIterator<Item = &'static str>,
+    ) -> Vec<(&'static str, anyhow::Result<Progress>)> {
+        let mut turns = JoinSet::new();
+        for name in names {
+            let engine = self.clone();
+            turns.spawn(async move { (name, engine.run_once(name).await) });
+        }
+        turns.join_all().await
     }
 
     /// Runs every projection until none has anything to do. For tests and for
@@ -155,11 +191,14 @@ impl Engine {
         position: i64,
         within: Duration,
     ) -> anyhow::Result<bool> {
-        let mut moved = self.moved.subscribe();
+        let is_folded =
+            |folded: &Folded| names.iter().all(|name| folded.get(name) >= Some(&position));
+        let mut folded = self.folded.subscribe();
         let reached = async {
-            while !self.have_reached(names, position).await? {
-                // A word from this process, or a while: whichever is first.
-                let _ = tokio::time::timeout(WAIT_POLL, moved.changed()).await;
+            while !is_folded(&folded.borrow()) && !self.have_reached(names, position).await? {
+                // A word from this process; or after a while it is asked
+                // whether another one has folded.
+                let _ = tokio::time::timeout(WAIT_POLL, folded.wait_for(is_folded)).await;
             }
             Ok(true)
         };
@@ -191,8 +230,12 @@ impl Engine {
     }
 
     async fn fold_batch(&self, projection: &dyn Projection) -> anyhow::Result<Progress> {
-        let mut tx = self.pool.begin().await?;
-        let progress = fold_if_due(&mut tx, projection).await;
+        let mut turn = Turn(Some(self.pool.acquire().await?));
+        let Some(conn) = &mut turn.0 else {
+            bail!("a turn has a connection");
+        };
+        let mut tx = conn.begin().await?;
+        let progress = fold_if_due(&mut tx, projection, &self.pages).await;
         if let Ok(Progress::Worked { .. }) = progress {
             tx.commit().await?;
         } else {
@@ -203,6 +246,9 @@ impl Engine {
             if progress.is_ok() {
                 rolled_back?;
             }
+        }
+        if progress.is_ok() {
+            turn.end();
         }
         progress
     }
@@ -228,10 +274,30 @@ impl Engine {
     }
 }
 
+/// The connection of a turn. One that is not used to the end, because the turn
+/// was dropped or has failed, may be in the middle of a COPY, of which nobody
+/// else must get to hear: it is closed, and what it began is rolled back.
+struct Turn(Option<PoolConnection<Postgres>>);
+
+impl Turn {
+    fn end(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(conn) = &mut self.0 {
+            conn.close_on_drop();
+        }
+    }
+}
+
 /// A turn, within its transaction.
 async fn fold_if_due(
     conn: &mut PgConnection,
     projection: &dyn Projection,
+    pages: &Arc<Pages>,
 ) -> anyhow::Result<Progress> {
     let Some(live) = claim(conn, projection).await? else {
         return Ok(Progress::HeldElsewhere);
@@ -242,11 +308,12 @@ async fn fold_if_due(
     if live.version > projection.version() {
         return Ok(Progress::Superseded);
     }
-    let head = feed::head(conn).await?;
-    if head <= live.position {
+    let page = pages.after(conn, live.position).await?;
+    if page.is_empty() {
         return Ok(Progress::Idle);
     }
-    let (events, position) = fold_next(conn, projection, live.position, head).await?;
+    let events = fold_page(conn, projection, &page, live.position).await?;
+    let position = page.upto();
     move_checkpoint(conn, projection.name(), "live", position).await?;
     Ok(Progress::Worked { events, position })
 }
@@ -276,28 +343,25 @@ async fn claim(
     Ok(made.fetch_optional(conn).await?)
 }
 
-/// Folds the events after a position, up to `upto` and no more than a batch of
-/// them. Gives how many there were and how far that is.
-async fn fold_next(
+/// Folds what a projection wants of a page after a position. Gives how many
+/// events that was.
+async fn fold_page(
     conn: &mut PgConnection,
     projection: &dyn Projection,
+    page: &Page,
     after: i64,
-    upto: i64,
-) -> anyhow::Result<(usize, i64)> {
-    let types = projection.event_types();
-    let batch = feed::read_types(conn, types, after, upto, BATCH_EVENTS_MAX).await?;
-    let Some(last) = batch.last() else {
-        return Ok((0, upto));
+) -> anyhow::Result<usize> {
+    let batch = page.wanted(projection.event_types(), after)?;
+    let (Some(first), Some(last)) = (batch.first(), batch.last()) else {
+        return Ok(0);
     };
     projection.apply(conn, &batch).await.with_context(|| {
-        let first = batch[0].position;
         format!(
-            "the events at positions {first} to {} cannot be applied",
-            last.position
+            "the events at positions {} to {} cannot be applied",
+            first.position, last.position
         )
     })?;
-    // Short pages may be short for their size, so only an empty one is the end.
-    Ok((batch.len(), last.position))
+    Ok(batch.len())
 }
 
 async fn move_checkpoint(
@@ -306,7 +370,8 @@ async fn move_checkpoint(
     build: &str,
     position: i64,
 ) -> anyhow::Result<()> {
-    let sql = "update projection_checkpoints set position = $3, error = null, updated_at = now()
+    let sql =
+        "update public.projection_checkpoints set position = $3, error = null, updated_at = now()
                where name = $1 and build = $2";
     sqlx::query(sql)
         .bind(name)

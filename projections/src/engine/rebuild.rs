@@ -6,13 +6,18 @@
 //! live tables are not touched before the last transaction, which swaps all of
 //! them or none.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use sqlx::{Connection, FromRow, PgConnection};
+use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
+use sqlx::types::Json;
+use sqlx::{Connection, PgConnection, PgPool};
+use tokio::sync::Mutex;
 
-use super::{Checkpoint, Engine, Projection, fold_next, move_checkpoint};
-use crate::feed;
+use super::{BATCH_EVENTS_MAX, Checkpoint, Engine, Projection, fold_page, move_checkpoint};
+use crate::feed::{self, Page};
 
 /// How long the swap waits for readers, each time it tries; new readers wait
 /// behind it for as long. Far less than PostgreSQL's `deadlock_timeout` (1 s),
@@ -22,6 +27,12 @@ const SWAP_LOCK_TIMEOUT: &str = "100ms";
 const SWAP_PAUSE: Duration = Duration::from_millis(400);
 /// How often the swap is tried: for about two minutes.
 const SWAP_TRIES: u32 = 240;
+/// Memory for making an index at the end of a rebuild.
+const INDEX_MEMORY: &str = "256MB";
+/// How many indexes of a projection are made at a time.
+const INDEXES_AT_A_TIME: usize = 2;
+/// How many rows that differ are named, of each table.
+const NAMED_ROWS_MAX: i64 = 20;
 /// The first half of the advisory lock's key; the ledger's is 4242.
 const ADVISORY_LOCK_CLASS: i32 = 4243;
 
@@ -53,15 +64,27 @@ pub enum Rebuild {
 }
 
 /// How many rows of a table differ between live folding and the rebuild.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// The table.
-    #[sqlx(rename = "name")]
     pub table: String,
-    /// Rows that only live folding had.
+    /// Rows that live folding had, and the rebuild has not or otherwise.
     pub only_before: i64,
-    /// Rows that only the rebuild has.
+    /// Rows that the rebuild has, and live folding had not or otherwise.
     pub only_after: i64,
+    /// The first of these rows, at most 20.
+    pub rows: Vec<DifferentRow>,
+}
+
+/// A row that differs. Of its contents only the key is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DifferentRow {
+    /// Its key; several columns are separated by `/`.
+    pub key: String,
+    /// Whether live folding had one.
+    pub before: bool,
+    /// Whether the rebuild has one.
+    pub after: bool,
 }
 
 impl Engine {
@@ -116,23 +139,147 @@ impl Engine {
         name: &str,
         report: impl FnMut(RebuildProgress) + Send,
     ) -> anyhow::Result<Rebuild> {
-        let projection = self.projection(name)?;
-        // Its own session, closed at the end: with it go its search path and
-        // its lock, also when this future is dropped half-way.
-        let mut conn = self.pool.acquire().await?.detach();
-        if !lock_rebuild(&mut conn, name).await? {
-            return Ok(Rebuild::HeldElsewhere);
+        let rebuilt = self.rebuild_all(&[name], report).await?;
+        let (_, rebuilt) = rebuilt.into_iter().next().context("nothing was rebuilt")?;
+        rebuilt
+    }
+
+    /// Rebuilds several projections, which share one reading of the ledger. One
+    /// that fails does not keep the others.
+    ///
+    /// # Errors
+    /// When there is no such projection, or the database fails.
+    pub async fn rebuild_all(
+        &self,
+        names: &[&str],
+        report: impl FnMut(RebuildProgress) + Send,
+    ) -> anyhow::Result<Vec<(&'static str, anyhow::Result<Rebuild>)>> {
+        let mut shadows = Vec::with_capacity(names.len());
+        for name in names {
+            let projection = self.projection(name)?;
+            // Its own session, closed at the end: with it go its search path and
+            // its lock, also when this future is dropped half-way.
+            let conn = self.pool.acquire().await?.detach();
+            shadows.push(Shadow::new(projection, conn));
         }
-        let rebuilt = rebuild(&mut conn, projection, report).await;
+        join_all(shadows.iter_mut().map(Shadow::begin)).await;
+        catch_up(&self.pool, &mut shadows, report).await;
+        let mut rebuilt = Vec::with_capacity(shadows.len());
+        for mut shadow in shadows {
+            shadow.finish(&self.pool).await;
+            let projection = shadow.projection;
+            rebuilt.push((projection.name(), self.close(shadow).await));
+        }
+        self.folded.send_modify(|_| ());
+        Ok(rebuilt)
+    }
+
+    async fn close(&self, shadow: Shadow<'_>) -> anyhow::Result<Rebuild> {
+        let projection = shadow.projection;
         // First of all: a transaction that failed half-way is rolled back only
         // by this, and until then holds the row that the error goes to.
-        let released = release(conn).await;
-        match &rebuilt {
+        let released = release(shadow.conn).await;
+        let outcome = shadow
+            .outcome
+            .unwrap_or_else(|| Err(anyhow::anyhow!("it came to no end")));
+        match &outcome {
             Ok(_) => released?,
             Err(error) => self.record_error(projection, "rebuild", error).await,
         }
-        self.moved.send_replace(());
-        rebuilt.with_context(|| format!("rebuilding projection {name}"))
+        outcome.with_context(|| format!("rebuilding projection {}", projection.name()))
+    }
+}
+
+/// A projection's new tables, while they are filled.
+struct Shadow<'a> {
+    projection: &'a dyn Projection,
+    conn: PgConnection,
+    schema: String,
+    /// Up to where the ledger is folded into them.
+    position: i64,
+    /// What came of it, once that is known.
+    outcome: Option<anyhow::Result<Rebuild>>,
+}
+
+impl<'a> Shadow<'a> {
+    fn new(projection: &'a dyn Projection, conn: PgConnection) -> Self {
+        Self {
+            projection,
+            conn,
+            schema: format!("rebuild_{}", projection.name()),
+            position: 0,
+            outcome: None,
+        }
+    }
+
+    async fn begin(&mut self) {
+        if let Err(error) = self.try_begin().await {
+            self.outcome = Some(Err(error));
+        }
+    }
+
+    async fn try_begin(&mut self) -> anyhow::Result<()> {
+        if !lock_rebuild(&mut self.conn, self.projection.name()).await? {
+            self.outcome = Some(Ok(Rebuild::HeldElsewhere));
+            return Ok(());
+        }
+        if is_superseded(&mut self.conn, self.projection).await? {
+            self.outcome = Some(Ok(Rebuild::Superseded));
+            return Ok(());
+        }
+        prepare(&mut self.conn, self.projection, &self.schema).await?;
+        sqlx::query("select set_config('search_path', $1, false)")
+            .bind(format!("{}, public", self.schema))
+            .execute(&mut self.conn)
+            .await?;
+        let mut tx = self.conn.begin().await?;
+        self.position = checkpoint(&mut tx, self.projection, "rebuild")
+            .await?
+            .position;
+        Ok(tx.commit().await?)
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.outcome.is_none()
+    }
+
+    /// Folds a page, with its checkpoint, in one transaction.
+    async fn fold(&mut self, page: &Page) {
+        if let Err(error) = self.try_fold(page).await {
+            self.outcome = Some(Err(error));
+        }
+    }
+
+    async fn try_fold(&mut self, page: &Page) -> anyhow::Result<()> {
+        if page.upto() <= self.position {
+            return Ok(());
+        }
+        let mut tx = self.conn.begin().await?;
+        let from = checkpoint(&mut tx, self.projection, "rebuild").await?;
+        fold_page(&mut tx, self.projection, page, from.position).await?;
+        move_checkpoint(&mut tx, self.projection.name(), "rebuild", page.upto()).await?;
+        tx.commit().await?;
+        self.position = page.upto();
+        Ok(())
+    }
+
+    async fn finish(&mut self, pool: &PgPool) {
+        if self.is_under_way() {
+            self.outcome = Some(self.try_finish(pool).await);
+        }
+    }
+
+    async fn try_finish(&mut self, pool: &PgPool) -> anyhow::Result<Rebuild> {
+        create_indexes(pool, self.projection, &self.schema).await?;
+        let (conn, projection, schema) = (&mut self.conn, self.projection, &self.schema);
+        let mut differences = None;
+        for _ in 1..SWAP_TRIES {
+            match try_swap(conn, projection, schema, &mut differences).await {
+                Err(error) if is_lock_timeout(&error) => tokio::time::sleep(SWAP_PAUSE).await,
+                done => return done,
+            }
+        }
+        try_swap(conn, projection, schema, &mut differences).await
     }
 }
 
@@ -151,31 +298,6 @@ async fn release(mut conn: PgConnection) -> sqlx::Result<()> {
         .execute(&mut conn)
         .await?;
     conn.close().await
-}
-
-async fn rebuild(
-    conn: &mut PgConnection,
-    projection: &dyn Projection,
-    report: impl FnMut(RebuildProgress) + Send,
-) -> anyhow::Result<Rebuild> {
-    if is_superseded(conn, projection).await? {
-        return Ok(Rebuild::Superseded);
-    }
-    let schema = format!("rebuild_{}", projection.name());
-    prepare(conn, projection, &schema).await?;
-    sqlx::query("select set_config('search_path', $1, false)")
-        .bind(format!("{schema}, public"))
-        .execute(&mut *conn)
-        .await?;
-    catch_up(conn, projection, report).await?;
-    let mut differences = None;
-    for _ in 1..SWAP_TRIES {
-        match try_swap(conn, projection, &schema, &mut differences).await {
-            Err(error) if is_lock_timeout(&error) => tokio::time::sleep(SWAP_PAUSE).await,
-            done => return done,
-        }
-    }
-    try_swap(conn, projection, &schema, &mut differences).await
 }
 
 async fn is_superseded(
@@ -213,7 +335,7 @@ async fn prepare(
     run(&mut tx, &format!("drop schema if exists {schema} cascade")).await?;
     run(&mut tx, &format!("create schema {schema}")).await?;
     for table in projection.tables() {
-        create_like(&mut tx, schema, table).await?;
+        create_like(&mut tx, projection, schema, table).await?;
     }
     let sql = "insert into public.projection_checkpoints (name, build, version)
                values ($1, 'rebuild', $2)
@@ -227,10 +349,15 @@ async fn prepare(
     Ok(tx.commit().await?)
 }
 
-/// An empty table as the live one is: columns, keys, indexes under the same
-/// names (`like … including indexes` would invent new ones), grants and owner:
-/// whoever rebuilds need not be whoever serves.
-async fn create_like(conn: &mut PgConnection, schema: &str, table: &str) -> anyhow::Result<()> {
+/// An empty table as the live one is: columns, keys, grants and owner: whoever
+/// rebuilds need not be whoever serves. And its indexes, if the fold reads by
+/// them.
+async fn create_like(
+    conn: &mut PgConnection,
+    projection: &dyn Projection,
+    schema: &str,
+    table: &str,
+) -> anyhow::Result<()> {
     run(
         conn,
         &format!(
@@ -244,11 +371,6 @@ async fn create_like(conn: &mut PgConnection, schema: &str, table: &str) -> anyh
         from pg_constraint
         where conrelid = format('public.%I', $2)::regclass and contype in ('p', 'u')
         union all
-        select replace(pg_get_indexdef(indexrelid), ' ON public.', format(' ON %I.', $1))
-        from pg_index
-        where indrelid = format('public.%I', $2)::regclass
-          and not exists (select from pg_constraint where conindid = indexrelid)
-        union all
         select format('grant %s on %I.%I to %s', privilege_type, $1, $2,
                       case grantee when 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end)
         from pg_class, aclexplode(relacl)
@@ -257,37 +379,137 @@ async fn create_like(conn: &mut PgConnection, schema: &str, table: &str) -> anyh
         select format('alter table %I.%I owner to %I', $1, $2, pg_get_userbyid(relowner))
         from pg_class
         where oid = format('public.%I', $2)::regclass and pg_get_userbyid(relowner) <> current_user";
-    let statements: Vec<String> = sqlx::query_scalar(sql)
+    let mut statements: Vec<String> = sqlx::query_scalar(sql)
         .bind(schema)
         .bind(table)
         .fetch_all(&mut *conn)
         .await?;
+    if !projection.is_read_by_key() {
+        statements.splice(0..0, missing_indexes(conn, schema, table).await?);
+    }
     for statement in statements {
         run(conn, &statement).await?;
     }
     Ok(())
 }
 
-/// Folds batch after batch, each with its checkpoint in one transaction, until
-/// less than a batch is left for the swap.
-async fn catch_up(
+/// What makes the indexes that the live table has and the new one has not,
+/// under the same names (`like … including indexes` would invent new ones).
+async fn missing_indexes(
     conn: &mut PgConnection,
+    schema: &str,
+    table: &str,
+) -> sqlx::Result<Vec<String>> {
+    let sql = "
+        select replace(pg_get_indexdef(indexrelid), ' ON public.', format(' ON %I.', $1))
+        from pg_index join pg_class index on index.oid = indexrelid
+        where indrelid = format('public.%I', $2)::regclass
+          and not exists (select from pg_constraint where conindid = indexrelid)
+          and to_regclass(format('%I.%I', $1, index.relname)) is null
+        order by index.relname";
+    let missing = sqlx::query_scalar(sql).bind(schema).bind(table);
+    missing.fetch_all(conn).await
+}
+
+/// Makes the indexes that the new tables were filled without, a few at a time.
+/// What an interrupted rebuild had made is there.
+async fn create_indexes(
+    pool: &PgPool,
     projection: &dyn Projection,
-    mut report: impl FnMut(RebuildProgress) + Send,
+    schema: &str,
 ) -> anyhow::Result<()> {
-    loop {
-        let mut tx = conn.begin().await?;
-        let from = checkpoint(&mut tx, projection, "rebuild").await?;
-        let head = feed::head(&mut tx).await?;
-        let (events, position) =
-            fold_next(&mut tx, projection, from.position, head.max(from.position)).await?;
-        move_checkpoint(&mut tx, projection.name(), "rebuild", position).await?;
-        tx.commit().await?;
-        report(RebuildProgress { position, head });
-        if events == 0 || position >= head {
-            return Ok(());
-        }
+    let mut missing = Vec::new();
+    let mut conn = pool.acquire().await?;
+    for table in projection.tables() {
+        missing.extend(missing_indexes(&mut conn, schema, table).await?);
     }
+    drop(conn);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let missing = Mutex::new(missing);
+    let create = async || -> anyhow::Result<()> {
+        let mut conn = pool.acquire().await?.detach();
+        run(
+            &mut conn,
+            &format!("set maintenance_work_mem = '{INDEX_MEMORY}'"),
+        )
+        .await?;
+        loop {
+            // Its own statement, or the lock would be held while it is carried out.
+            let next = missing.lock().await.pop();
+            let Some(statement) = next else { break };
+            run(&mut conn, &statement).await?;
+        }
+        Ok(conn.close().await?)
+    };
+    let created = join_all((0..INDEXES_AT_A_TIME).map(|_| create())).await;
+    created.into_iter().collect()
+}
+
+/// Folds page after page into all of them, until there is no more; meanwhile
+/// the next page is read.
+async fn catch_up(
+    pool: &PgPool,
+    shadows: &mut [Shadow<'_>],
+    mut report: impl FnMut(RebuildProgress) + Send,
+) {
+    let positions = shadows.iter().filter(|shadow| shadow.is_under_way());
+    let Some(from) = positions.map(|shadow| shadow.position).min() else {
+        return;
+    };
+    let mut next = read_page(pool, &types(shadows), from).await.map(Some);
+    loop {
+        let (page, head) = match next {
+            Ok(Some(page)) => page,
+            Ok(None) => return,
+            Err(error) => {
+                let why = format!("{error:#}");
+                for shadow in shadows.iter_mut().filter(|shadow| shadow.is_under_way()) {
+                    shadow.outcome = Some(Err(anyhow::anyhow!(why.clone())));
+                }
+                return;
+            }
+        };
+        let position = page.upto();
+        let under_way = |shadow: &&mut Shadow<'_>| shadow.is_under_way();
+        let types = types(shadows);
+        let (read, _) = tokio::join!(
+            async {
+                match page.is_empty() || position >= head {
+                    true => Ok(None),
+                    false => read_page(pool, &types, position).await.map(Some),
+                }
+            },
+            join_all(
+                shadows
+                    .iter_mut()
+                    .filter(under_way)
+                    .map(|shadow| shadow.fold(&page))
+            ),
+        );
+        next = read;
+        report(RebuildProgress { position, head });
+    }
+}
+
+/// What any of them reads.
+fn types(shadows: &[Shadow<'_>]) -> Vec<&'static str> {
+    let under_way = shadows.iter().filter(|shadow| shadow.is_under_way());
+    let types = under_way.flat_map(|shadow| shadow.projection.event_types());
+    types
+        .copied()
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect()
+}
+
+/// The page after a position, and the ledger's last position.
+async fn read_page(pool: &PgPool, types: &[&str], from: i64) -> anyhow::Result<(Page, i64)> {
+    let mut conn = pool.acquire().await?;
+    let head = feed::head(&mut conn).await?.max(from);
+    let page = feed::page_of(&mut conn, types, (from, head), BATCH_EVENTS_MAX).await?;
+    Ok((page, head))
 }
 
 async fn try_swap(
@@ -356,12 +578,15 @@ async fn fold_up_to(
     upto: i64,
 ) -> anyhow::Result<()> {
     while from < upto {
-        (_, from) = fold_next(conn, projection, from, upto).await?;
+        let types = projection.event_types();
+        let page = feed::page_of(conn, types, (from, upto), BATCH_EVENTS_MAX).await?;
+        fold_page(conn, projection, &page, from).await?;
+        from = page.upto();
     }
     Ok(())
 }
 
-/// Compares the two builds row by row, as text: `json` knows no equality.
+/// Compares the two builds row by row, each as it is stored.
 async fn compare(
     conn: &mut PgConnection,
     projection: &dyn Projection,
@@ -369,19 +594,48 @@ async fn compare(
 ) -> anyhow::Result<Vec<Difference>> {
     let mut found = Vec::new();
     for table in projection.tables() {
+        let key = key_of(conn, table).await?;
+        // `*=` compares rows byte for byte: `json` knows no equality. It is
+        // null where there is only one of them.
         let sql = format!(
-            "select '{table}' as name,
-                 (select count(*) from (select t::text from public.{table} t
-                     except all select t::text from {schema}.{table} t) d) as only_before,
-                 (select count(*) from (select t::text from {schema}.{table} t
-                     except all select t::text from public.{table} t) d) as only_after"
+            "with different as materialized (
+                 select concat_ws('/', {columns}) as key,
+                     old.{first} is not null as before, new.{first} is not null as after
+                 from public.{table} old full join {schema}.{table} new using ({columns})
+                 where (old.* *= new.*) is not true
+             )
+             select count(*) filter (where before), count(*) filter (where after),
+                 coalesce((select json_agg(named) from (
+                     select * from different order by key limit {NAMED_ROWS_MAX}) as named), '[]')
+             from different",
+            columns = key.join(", "),
+            first = key[0],
         );
-        let difference: Difference = sqlx::query_as(&sql).fetch_one(&mut *conn).await?;
-        if difference.only_before + difference.only_after > 0 {
-            found.push(difference);
+        let (only_before, only_after, Json(rows)) =
+            sqlx::query_as(&sql).fetch_one(&mut *conn).await?;
+        if only_before + only_after > 0 {
+            found.push(Difference {
+                table: (*table).to_owned(),
+                only_before,
+                only_after,
+                rows,
+            });
         }
     }
     Ok(found)
+}
+
+/// The columns of a table's primary key, quoted.
+async fn key_of(conn: &mut PgConnection, table: &str) -> anyhow::Result<Vec<String>> {
+    let sql = "select quote_ident(attname) from pg_index, unnest(indkey) with ordinality as k (number, place)
+                   join pg_attribute on attnum = k.number
+               where indrelid = format('public.%I', $1)::regclass and indisprimary and attrelid = indrelid
+               order by place";
+    let key: Vec<String> = sqlx::query_scalar(sql).bind(table).fetch_all(conn).await?;
+    if key.is_empty() {
+        bail!("table {table} has no primary key");
+    }
+    Ok(key)
 }
 
 async fn replace_tables(

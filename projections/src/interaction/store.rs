@@ -22,7 +22,7 @@ pub(crate) struct Known {
 /// The rows that a batch touches, as they are, and which these are.
 pub(crate) async fn load(
     conn: &mut PgConnection,
-    batch: &[Recorded],
+    batch: &[&Recorded],
 ) -> anyhow::Result<(Tables, Known)> {
     let mut touched = Touched::by(batch);
     let mut aliases = load_aliases(conn, &touched.calls).await?;
@@ -94,7 +94,7 @@ struct Touched {
 }
 
 impl Touched {
-    fn by(batch: &[Recorded]) -> Self {
+    fn by(batch: &[&Recorded]) -> Self {
         let mut touched = Self::default();
         for recorded in batch {
             let Some(id) = identity::of(recorded) else {

@@ -110,7 +110,7 @@ impl Projection for OtpChallenges {
         ]
     }
 
-    async fn apply(&self, conn: &mut PgConnection, batch: &[Recorded]) -> anyhow::Result<()> {
+    async fn apply(&self, conn: &mut PgConnection, batch: &[&Recorded]) -> anyhow::Result<()> {
         let mut tables = store::load(conn, batch).await?;
         for recorded in batch {
             tables.fold(recorded, &self.phones);

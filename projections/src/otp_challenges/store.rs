@@ -13,7 +13,7 @@ use super::fold::{Concerned, Tables, TextMessage, concerned, key};
 use crate::sql::{Table, optional_word, texts, word};
 
 /// The rows that a batch of events touches.
-pub(super) async fn load(conn: &mut PgConnection, batch: &[Recorded]) -> anyhow::Result<Tables> {
+pub(super) async fn load(conn: &mut PgConnection, batch: &[&Recorded]) -> anyhow::Result<Tables> {
     let (mut challenges, mut messages) = (BTreeSet::new(), BTreeSet::new());
     for recorded in batch {
         match concerned(recorded) {

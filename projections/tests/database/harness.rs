@@ -170,7 +170,7 @@ impl Projection for Tampered {
         self.inner.event_types()
     }
 
-    async fn apply(&self, conn: &mut PgConnection, batch: &[Recorded]) -> anyhow::Result<()> {
+    async fn apply(&self, conn: &mut PgConnection, batch: &[&Recorded]) -> anyhow::Result<()> {
         self.inner.apply(conn, batch).await?;
         if self.fails_in.fetch_sub(1, Ordering::SeqCst) == 1 {
             bail!("the machine caught fire");

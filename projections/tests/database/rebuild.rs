@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use projections::engine::{Difference, Rebuild};
+use projections::engine::{Difference, DifferentRow, Rebuild};
 use projections::{Progress, interactions};
 use tokio::sync::Notify;
 
@@ -252,9 +252,65 @@ async fn a_rebuild_reports_the_rows_that_somebody_changed_by_hand() {
         table: NAME.into(),
         only_before: 1,
         only_after: 1,
+        rows: vec![DifferentRow {
+            key: "conv_1".into(),
+            before: true,
+            after: true,
+        }],
     };
     assert_eq!(differences, Some(vec![one]));
     assert_eq!(dump(&database.pool).await, before);
+}
+
+#[tokio::test]
+async fn a_rebuild_names_the_rows_that_were_lost_or_made_up() {
+    let database = Database::create().await;
+    let engine = database.engine();
+    append(&database.pool, &many_calls()).await;
+    engine.settle().await.unwrap();
+    for sql in [
+        "delete from call_details where interaction_id = 'conv_7'",
+        "insert into interaction_events values ('conv_7', 90000, 'made.up', now())",
+        "update interactions set summary = 'mentira' where id > 'conv_4'",
+    ] {
+        sqlx::query(sql).execute(&database.pool).await.unwrap();
+    }
+    let Rebuild::Done { differences, .. } = engine.rebuild(NAME, |_| ()).await.unwrap() else {
+        panic!("not rebuilt")
+    };
+    let differences = differences.unwrap();
+    let [changed, made_up, lost] = &differences[..] else {
+        panic!("{differences:#?}")
+    };
+    assert_eq!(changed.table, "interactions");
+    assert!(changed.only_before > 20 && changed.only_before == changed.only_after);
+    assert_eq!(changed.rows.len(), 20);
+    let row = |key: &str, before| DifferentRow {
+        key: key.into(),
+        before,
+        after: !before,
+    };
+    assert_eq!(made_up.rows, [row("conv_7/90000", true)]);
+    assert_eq!(lost.rows, [row("conv_7", false)]);
+}
+
+#[tokio::test]
+async fn rebuilt_together_one_that_fails_does_not_keep_the_others() {
+    let database = Database::create().await;
+    let engine = database.engine();
+    append(&database.pool, &many_calls()).await;
+    append(&database.pool, &[person(1)]).await;
+    engine.settle().await.unwrap();
+    let live = dump(&database.pool).await;
+    let sql = "insert into events (aggregate_type, aggregate_id, sequence, event_type, event_version, payload, metadata)
+               values ('call', 'conv_1', 99, 'call.completed', '99', '{}', '{}')";
+    sqlx::query(sql).execute(&database.pool).await.unwrap();
+    let names: Vec<_> = engine.names().collect();
+    for (name, rebuilt) in engine.rebuild_all(&names, |_| ()).await.unwrap() {
+        let reads_calls = ["interactions", "batches"].contains(&name);
+        assert_eq!(rebuilt.is_err(), reads_calls, "{name}: {rebuilt:?}");
+    }
+    assert_eq!(dump(&database.pool).await, live);
 }
 
 #[tokio::test]

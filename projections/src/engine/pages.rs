@@ -1,0 +1,88 @@
+//! Pages of the ledger, read and parsed once for all projections that are at
+//! about the same position: as a rule, all of them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::Mutex;
+
+use super::BATCH_EVENTS_MAX;
+use crate::feed::{self, Page};
+
+/// How many are kept: for those who lag a little, and the next.
+const KEPT_MAX: usize = 3;
+
+/// The latest pages. What is on the ledger never changes, so neither does a page.
+pub(super) struct Pages {
+    pool: PgPool,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    pages: VecDeque<Arc<Page>>,
+    /// The position after which the next page is being read already.
+    reading_after: Option<i64>,
+}
+
+impl Pages {
+    pub(super) fn new(pool: PgPool) -> Arc<Self> {
+        let kept = Mutex::default();
+        Arc::new(Self { pool, kept })
+    }
+
+    /// The page after a position. If more follows, that is begun to be read,
+    /// while the caller is busy with this one.
+    ///
+    /// Whoever waits here has a connection: so who reads never waits for one.
+    pub(super) async fn after(
+        self: &Arc<Self>,
+        conn: &mut PgConnection,
+        position: i64,
+    ) -> anyhow::Result<Arc<Page>> {
+        let mut kept = self.kept.lock().await;
+        let page = kept.page(conn, position).await?;
+        let next = page.upto();
+        let is_here = |page: &Arc<Page>| page.holds_what_follows(next);
+        let is_coming = kept.reading_after == Some(next) || kept.pages.iter().any(is_here);
+        if page.is_full() && !is_coming {
+            kept.reading_after = Some(next);
+            tokio::spawn(self.clone().read_ahead(next));
+        }
+        Ok(page)
+    }
+
+    /// Nobody is told of a failure: whoever wants the page reads it then.
+    async fn read_ahead(self: Arc<Self>, position: i64) {
+        let conn = self.pool.acquire().await;
+        let mut kept = self.kept.lock().await;
+        if let Ok(mut conn) = conn {
+            let _ = kept.page(&mut conn, position).await;
+        }
+        if kept.reading_after == Some(position) {
+            kept.reading_after = None;
+        }
+    }
+}
+
+impl Kept {
+    async fn page(&mut self, conn: &mut PgConnection, position: i64) -> anyhow::Result<Arc<Page>> {
+        let here = |page: &&Arc<Page>| page.holds_what_follows(position);
+        if let Some(page) = self.pages.iter().find(here) {
+            return Ok(page.clone());
+        }
+        let page = feed::page(conn, position, BATCH_EVENTS_MAX).await?;
+        let page = Arc::new(page);
+        if page.is_empty() {
+            // Everything is folded: large pages would only be in the way.
+            self.pages.clear();
+            return Ok(page);
+        }
+        self.pages.push_back(page.clone());
+        if self.pages.len() > KEPT_MAX {
+            self.pages.pop_front();
+        }
+        Ok(page)
+    }
+}
