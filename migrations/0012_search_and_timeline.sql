@@ -12,3 +12,7 @@ alter table interaction_events
 -- too, from its beginning to its end, and hence is kept small (KiB).
 alter index call_details_search set (fastupdate = on, gin_pending_list_limit = 1024);
 alter index messages_search set (fastupdate = on, gin_pending_list_limit = 1024);
+
+-- Rows of calls are a little above the size from which on PostgreSQL would
+-- compress them, for little gain.
+alter table call_details set (toast_tuple_target = 4080);

@@ -498,5 +498,7 @@ fn progress_bar(name: impl Into<String>, unit: &str) -> ProgressBar {
     let template = format!("{{prefix}} {{wide_bar}} {{pos}}/{{len}} {unit}, {{eta}} left");
     let style =
         ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(0).with_style(style).with_prefix(name.into())
+    ProgressBar::new(0)
+        .with_style(style)
+        .with_prefix(name.into())
 }

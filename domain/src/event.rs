@@ -515,6 +515,10 @@ impl Event {
     fn read_current(name: &str, payload: &str) -> Result<Self, UnreadableEvent> {
         let family = name.split('.').next().unwrap_or_default();
         let event = match family {
+            // The one that is long and common is read without a look at what
+            // kind it says it is, for which the whole would be kept aside.
+            "call" if name == "call.completed" => serde_json::from_str(payload)
+                .map(|report| Self::Call(call::Event::Completed(report))),
             "call" => serde_json::from_str(payload).map(Self::Call),
             "message" => serde_json::from_str(payload).map(Self::Message),
             "line" => serde_json::from_str(payload).map(Self::Line),

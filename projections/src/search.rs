@@ -6,6 +6,7 @@
 //! [`words`] leaves nothing but letters, digits and spaces. A test compares
 //! the two.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
 
@@ -111,6 +112,7 @@ impl Words {
         let end = answer.iter().map(|(_, place)| *place).max().unwrap_or(1);
         let stems = answer.into_iter().filter(|(_, place)| *place < end);
         let stems: Vec<_> = stems
+            .filter(|(stem, _)| stem.chars().all(char::is_alphanumeric))
             .map(|(stem, place)| (self.number(stem), place))
             .collect();
         self.bytes += word.len();
@@ -136,30 +138,29 @@ impl Words {
             found.extend(stems.map(|(stem, place)| (*stem, (before + place).min(PLACE_MAX))));
             before += word.places;
         }
-        found.sort_unstable();
+        // As PostgreSQL orders them, so that it need not.
+        found.sort_unstable_by(|(stem, place), (other, other_place)| {
+            let stems = || self.stems[*stem].cmp(&self.stems[*other]);
+            let by_stem = if stem == other {
+                Ordering::Equal
+            } else {
+                stems()
+            };
+            by_stem.then(place.cmp(other_place))
+        });
         found.dedup();
         let mut vector = String::with_capacity(text.len() * 2);
         for of_stem in found.chunk_by(|(stem, _), (next, _)| stem == next) {
-            push_quoted(&mut vector, &self.stems[of_stem[0].0]);
-            let mut before = ':';
+            let mut before = "':";
+            vector.push('\'');
+            vector.push_str(&self.stems[of_stem[0].0]);
             for (_, place) in of_stem.iter().take(PLACES_MAX) {
                 // Writing to a string cannot fail.
                 let _ = write!(vector, "{before}{place}");
-                before = ',';
+                before = ",";
             }
             vector.push(' ');
         }
         vector
     }
-}
-
-fn push_quoted(vector: &mut String, stem: &str) {
-    vector.push('\'');
-    for c in stem.chars() {
-        if matches!(c, '\'' | '\\') {
-            vector.push(c);
-        }
-        vector.push(c);
-    }
-    vector.push('\'');
 }

@@ -67,19 +67,22 @@ impl Table {
         if rows.is_empty() {
             return Ok(());
         }
-        let columns: Vec<_> = self.written().collect();
-        let sql = format!("copy {} ({}) from stdin", self.name, columns.join(", "));
+        let columns = copy::columns(conn, self.name, self.written()).await?;
+        let names = self.written().collect::<Vec<_>>().join(", ");
+        let sql = format!("copy {} ({names}) from stdin (format binary)", self.name);
         let mut copy = conn.copy_in_raw(&sql).await?;
-        let mut lines = Vec::with_capacity(2 * COPY_BYTES);
+        let mut out = Vec::with_capacity(2 * COPY_BYTES);
+        out.extend_from_slice(copy::HEADER);
         for row in rows {
-            copy::push_line(&mut lines, row, &columns)?;
+            copy::push_row(&mut out, row, &columns)?;
             // PostgreSQL stores these while we write the next.
-            if lines.len() > COPY_BYTES {
-                copy.send(&*lines).await?;
-                lines.clear();
+            if out.len() > COPY_BYTES {
+                copy.send(&*out).await?;
+                out.clear();
             }
         }
-        copy.send(lines).await?;
+        out.extend_from_slice(copy::TRAILER);
+        copy.send(out).await?;
         copy.finish().await?;
         Ok(())
     }

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::event::Recorded;
 use domain::{Event, PhoneIndex};
+use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::{Tables, identity};
 use crate::search::Lexicon;
+use crate::sql::Table;
 use crate::{call_details, interaction_events, interactions, messages};
 
 /// Which rows are there already; all others are new.
@@ -17,6 +19,7 @@ pub(crate) struct Known {
     interactions: BTreeSet<String>,
     calls: BTreeSet<String>,
     messages: BTreeSet<(String, String)>,
+    aliases: BTreeSet<String>,
 }
 
 /// The rows that a batch touches, as they are, and which these are.
@@ -53,6 +56,7 @@ pub(crate) async fn load(
     known
         .interactions
         .extend(tables.interactions.keys().cloned());
+    known.aliases.extend(tables.aliases.keys().cloned());
     known.calls.extend(tables.calls.keys().cloned());
     known.messages.extend(tables.messages.keys().cloned());
     Ok((tables, known))
@@ -80,7 +84,7 @@ pub(crate) async fn save(
     call_details::save(conn, lexicon, &known.calls, &tables.calls).await?;
     messages::save(conn, lexicon, &known.messages, &tables.messages).await?;
     interaction_events::insert(conn, &tables.events).await?;
-    save_aliases(conn, &tables.aliases).await
+    save_aliases(conn, &known.aliases, &tables.aliases).await
 }
 
 /// The keys of the rows that a batch touches.
@@ -149,17 +153,28 @@ async fn load_aliases(
 /// The first claim stands, so an alias that is there stays as it is.
 async fn save_aliases(
     conn: &mut PgConnection,
+    known: &BTreeSet<String>,
     aliases: &BTreeMap<String, String>,
 ) -> anyhow::Result<()> {
-    if aliases.is_empty() {
-        return Ok(());
+    #[derive(Serialize)]
+    struct Alias<'a> {
+        alias: &'a str,
+        interaction_id: &'a str,
     }
-    let (names, ids): (Vec<_>, Vec<_>) = aliases.iter().unzip();
-    let sql = "insert into interaction_aliases (alias, interaction_id)
-               select * from unnest($1::text[], $2::text[]) on conflict (alias) do nothing";
-    sqlx::query(sql).bind(names).bind(ids).execute(conn).await?;
-    Ok(())
+    let new = aliases.iter().filter(|(alias, _)| !known.contains(*alias));
+    let new = new.map(|(alias, interaction_id)| Alias {
+        alias,
+        interaction_id,
+    });
+    ALIASES.insert(conn, &new.collect::<Vec<_>>()).await
 }
+
+const ALIASES: Table = Table {
+    name: "interaction_aliases",
+    key: &["alias"],
+    columns: &["interaction_id"],
+    searchable: false,
+};
 
 /// Older events of an absorbed interaction go to the one it is part of; its
 /// own rows go. The messages that it had are written anew.
