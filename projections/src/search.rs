@@ -6,7 +6,6 @@
 //! [`words`] leaves nothing but letters, digits and spaces. A test compares
 //! the two.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
 
@@ -138,19 +137,13 @@ impl Words {
             found.extend(stems.map(|(stem, place)| (*stem, (before + place).min(PLACE_MAX))));
             before += word.places;
         }
-        // As PostgreSQL orders them, so that it need not.
-        found.sort_unstable_by(|(stem, place), (other, other_place)| {
-            let stems = || self.stems[*stem].cmp(&self.stems[*other]);
-            let by_stem = if stem == other {
-                Ordering::Equal
-            } else {
-                stems()
-            };
-            by_stem.then(place.cmp(other_place))
-        });
+        found.sort_unstable();
         found.dedup();
+        let mut stems: Vec<_> = found.chunk_by(|(stem, _), (next, _)| stem == next).collect();
+        // As PostgreSQL orders them, so that it need not.
+        stems.sort_unstable_by_key(|of_stem| &self.stems[of_stem[0].0]);
         let mut vector = String::with_capacity(text.len() * 2);
-        for of_stem in found.chunk_by(|(stem, _), (next, _)| stem == next) {
+        for of_stem in stems {
             let mut before = "':";
             vector.push('\'');
             vector.push_str(&self.stems[of_stem[0].0]);
