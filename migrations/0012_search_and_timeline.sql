@@ -16,3 +16,7 @@ alter index messages_search set (fastupdate = on, gin_pending_list_limit = 1024)
 -- Rows of calls are a little above the size from which on PostgreSQL would
 -- compress them, for little gain.
 alter table call_details set (toast_tuple_target = 4080);
+
+-- What the last rebuild found.
+alter table projection_checkpoints add column differences json;
+comment on column projection_checkpoints.differences is 'Of the live build: in what it differed from the one before it, by tables and keys; null: not compared.';

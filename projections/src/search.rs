@@ -139,7 +139,9 @@ impl Words {
         }
         found.sort_unstable();
         found.dedup();
-        let mut stems: Vec<_> = found.chunk_by(|(stem, _), (next, _)| stem == next).collect();
+        let mut stems: Vec<_> = found
+            .chunk_by(|(stem, _), (next, _)| stem == next)
+            .collect();
         // As PostgreSQL orders them, so that it need not.
         stems.sort_unstable_by_key(|of_stem| &self.stems[of_stem[0].0]);
         let mut vector = String::with_capacity(text.len() * 2);

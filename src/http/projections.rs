@@ -6,7 +6,7 @@ use poem::web::Data;
 use poem_openapi::param::Path;
 use poem_openapi::payload::{Json, Response};
 use poem_openapi::{ApiResponse, Object, OpenApi};
-use projections::engine::{State, Status};
+use projections::engine::{Difference, State, Status};
 
 use super::auth::{Access, Auth, Caller};
 use super::error::Failure;
@@ -39,8 +39,55 @@ struct StatusView {
     error: Option<String>,
     /// The replay under way, asked for, or failed.
     replay: Option<ReplayView>,
+    /// In what the last replay differed from the rows before it, by tables; null if there was none, or if the two could
+    /// not be compared.
+    differences: Option<Vec<DifferenceView>>,
     /// When it last moved.
     updated_at: Option<Time>,
+}
+
+/// A table in which a replay differed from the rows before it.
+#[derive(Debug, Object)]
+#[oai(rename = "ReplayDifference")]
+struct DifferenceView {
+    /// The table.
+    table: String,
+    /// Rows that were there before, and are not now, or are otherwise.
+    only_before: i64,
+    /// Rows that are there now, and were not before, or were otherwise.
+    only_after: i64,
+    /// The first of these rows, at most 20.
+    rows: Vec<DifferentRowView>,
+}
+
+/// A row in which a replay differed.
+#[derive(Debug, Object)]
+#[oai(rename = "ReplayDifferentRow")]
+struct DifferentRowView {
+    /// Its key; several columns are separated by `/`.
+    key: String,
+    /// Whether it was there before.
+    before: bool,
+    /// Whether it is there now.
+    after: bool,
+}
+
+impl From<Difference> for DifferenceView {
+    fn from(difference: Difference) -> Self {
+        let rows = difference.rows.into_iter();
+        Self {
+            table: difference.table,
+            only_before: difference.only_before,
+            only_after: difference.only_after,
+            rows: rows
+                .map(|row| DifferentRowView {
+                    key: row.key,
+                    before: row.before,
+                    after: row.after,
+                })
+                .collect(),
+        }
+    }
 }
 
 /// A replay.
@@ -84,6 +131,9 @@ impl From<Status> for StatusView {
                 started_at: rebuild.started_at.into(),
                 error: rebuild.error,
             }),
+            differences: status
+                .differences
+                .map(|found| found.into_iter().map(DifferenceView::from).collect()),
             updated_at: time::optional(status.updated_at),
         }
     }

@@ -300,9 +300,14 @@ async fn replay_folds_one_or_all_anew_and_tells_what_was_wrong() {
     sqlx::query(by_hand).execute(&app.pool).await.unwrap();
     let ended = replay("messages").await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
+    let sql = "select id from interactions";
+    let id: String = sqlx::query_scalar(sql).fetch_one(&app.pool).await.unwrap();
     assert_eq!(
         ended.stdout,
-        "interactions: rebuilt up to position 1\n  interactions: 1 rows differ from before\n",
+        format!(
+            "interactions: rebuilt up to position 1\n  interactions: 1 rows differ from before\n    \
+             {id}: otherwise than before\n"
+        ),
         "by the name of a table of it"
     );
     let ended = replay("--all").await;

@@ -64,7 +64,7 @@ pub enum Rebuild {
 }
 
 /// How many rows of a table differ between live folding and the rebuild.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// The table.
     pub table: String,
@@ -552,12 +552,13 @@ async fn swap(
     }
     replace_tables(conn, projection, schema).await?;
     let sql = "update public.projection_checkpoints
-               set version = $2, position = $3, error = null, updated_at = now()
+               set version = $2, position = $3, error = null, differences = $4, updated_at = now()
                where name = $1 and build = 'live'";
     sqlx::query(sql)
         .bind(projection.name())
         .bind(rebuilt.version)
         .bind(position)
+        .bind(differences.as_ref().map(Json))
         .execute(&mut *conn)
         .await?;
     let sql = "delete from public.projection_checkpoints where name = $1 and build = 'rebuild'";

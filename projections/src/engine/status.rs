@@ -3,8 +3,9 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::FromRow;
+use sqlx::types::Json;
 
-use super::{Engine, Projection};
+use super::{Difference, Engine, Projection};
 use crate::feed;
 
 /// Up to how many events a lag is counted; beyond, the difference of positions
@@ -46,6 +47,9 @@ pub struct Status {
     pub error: Option<String>,
     /// The rebuild under way, asked for, or failed.
     pub rebuild: Option<RebuildStatus>,
+    /// In what the last rebuild differed from the rows before it; `None` when
+    /// there was none, or the two could not be compared.
+    pub differences: Option<Vec<Difference>>,
     /// When it last moved; `None` before it ever ran.
     pub updated_at: Option<DateTime<Utc>>,
 }
@@ -74,6 +78,7 @@ struct CheckpointRow {
     version: i32,
     position: i64,
     error: Option<String>,
+    differences: Option<Json<Vec<Difference>>>,
     started_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
 }
@@ -91,7 +96,8 @@ impl Engine {
     /// When the database fails.
     pub async fn statuses(&self) -> anyhow::Result<Vec<Status>> {
         let mut conn = self.pool.acquire().await?;
-        let sql = "select name, build, version, position, error, started_at, updated_at
+        let sql =
+            "select name, build, version, position, error, differences, started_at, updated_at
                    from projection_checkpoints";
         let rows: Vec<CheckpointRow> = sqlx::query_as(sql).fetch_all(&mut *conn).await?;
         let head = feed::head(&mut conn).await?;
@@ -135,6 +141,9 @@ fn status(projection: &dyn Projection, rows: &[CheckpointRow], head: i64) -> Sta
             updated_at: row.updated_at,
             error: row.error.clone(),
         }),
+        differences: live
+            .and_then(|row| row.differences.as_ref())
+            .map(|found| found.0.clone()),
         updated_at: live.map(|row| row.updated_at),
     }
 }

@@ -278,6 +278,8 @@ async fn a_rebuild_names_the_rows_that_were_lost_or_made_up() {
     let Rebuild::Done { differences, .. } = engine.rebuild(NAME, |_| ()).await.unwrap() else {
         panic!("not rebuilt")
     };
+    let status = engine.statuses().await.unwrap().remove(0);
+    assert_eq!(status.differences, differences);
     let differences = differences.unwrap();
     let [changed, made_up, lost] = &differences[..] else {
         panic!("{differences:#?}")
