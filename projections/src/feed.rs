@@ -55,6 +55,7 @@ pub(crate) struct Page {
 
 /// An event, or why it cannot be read: that only concerns who wants it.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are events")]
 enum Read {
     Event(Recorded),
     Unreadable { event_type: String, why: String },

@@ -36,6 +36,11 @@ pub const BATCH_EVENTS_MAX: i64 = 2_000;
 /// another replica may be the one that folds.
 const WAIT_POLL: Duration = Duration::from_millis(25);
 
+/// Lets a transaction's commit not wait for the disk. What a crash takes away
+/// then are the last turns as a whole, rows and checkpoints, and they are done
+/// again. Whatever the ledger takes later waits for the disk, for these too.
+const UNHURRIED: &str = "set_config('synchronous_commit', 'off', true)";
+
 /// A set of tables that are folded together from the ledger.
 #[async_trait]
 pub trait Projection: Send + Sync {
@@ -325,9 +330,11 @@ async fn claim(
     conn: &mut PgConnection,
     projection: &dyn Projection,
 ) -> anyhow::Result<Option<Checkpoint>> {
-    let sql = "select version, position from projection_checkpoints
-               where name = $1 and build = 'live' for update skip locked";
-    let found = sqlx::query_as(sql)
+    let sql = format!(
+        "select version, position, {UNHURRIED} from projection_checkpoints
+         where name = $1 and build = 'live' for update skip locked"
+    );
+    let found = sqlx::query_as(&sql)
         .bind(projection.name())
         .fetch_optional(&mut *conn)
         .await?;

@@ -16,7 +16,9 @@ use sqlx::types::Json;
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::Mutex;
 
-use super::{BATCH_EVENTS_MAX, Checkpoint, Engine, Projection, fold_page, move_checkpoint};
+use super::{
+    BATCH_EVENTS_MAX, Checkpoint, Engine, Projection, UNHURRIED, fold_page, move_checkpoint,
+};
 use crate::feed::{self, Page};
 
 /// How long the swap waits for readers, each time it tries; new readers wait
@@ -255,6 +257,7 @@ impl<'a> Shadow<'a> {
             return Ok(());
         }
         let mut tx = self.conn.begin().await?;
+        run(&mut tx, &format!("select {UNHURRIED}")).await?;
         let from = checkpoint(&mut tx, self.projection, "rebuild").await?;
         fold_page(&mut tx, self.projection, page, from.position).await?;
         move_checkpoint(&mut tx, self.projection.name(), "rebuild", page.upto()).await?;

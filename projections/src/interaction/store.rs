@@ -30,9 +30,11 @@ pub(crate) async fn load(
     let mut touched = Touched::by(batch);
     let mut aliases = load_aliases(conn, &touched.calls).await?;
     let calls: Vec<_> = touched.calls.iter().chain(aliases.values()).collect();
-    let mut known = Known::default();
     // Whatever has details has a row: of new calls nothing else is asked.
-    known.interactions = load_known(conn, &calls).await?;
+    let mut known = Known {
+        interactions: load_known(conn, &calls).await?,
+        ..Known::default()
+    };
     let calls: Vec<_> = known.interactions.iter().map(String::as_str).collect();
     let calls = call_details::load(conn, &calls).await?;
     let of_sms = load_aliases(conn, &touched.texts).await?;
