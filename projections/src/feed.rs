@@ -51,6 +51,8 @@ pub(crate) struct Page {
     events: Vec<Read>,
     /// Whether there is likely more.
     is_full: bool,
+    /// When the last was recorded.
+    recorded_at: Option<DateTime<Utc>>,
 }
 
 /// An event, or why it cannot be read: that only concerns who wants it.
@@ -80,6 +82,18 @@ impl Page {
     /// Whether it begins at or before a position and ends after it.
     pub(crate) fn holds_what_follows(&self, position: i64) -> bool {
         self.after <= position && position < self.upto
+    }
+
+    /// Whether it is still what the ledger holds. An event can be seen a moment
+    /// before it is on disk, and a crash of PostgreSQL in this moment takes it
+    /// away; never without all that came after it.
+    pub(crate) async fn stands(&self, conn: &mut PgConnection) -> sqlx::Result<bool> {
+        let sql = "select exists (
+                       select from public.events where position = $1 and recorded_at = $2)";
+        let stands = sqlx::query_scalar(sql)
+            .bind(self.upto)
+            .bind(self.recorded_at);
+        stands.fetch_one(conn).await
     }
 
     /// Its events of some types after a position.
@@ -158,12 +172,14 @@ impl Page {
         let read = move || {
             let bytes: usize = rows.iter().map(|row| row.payload.len()).sum();
             let is_full = rows.len() as i64 >= limit || bytes as i64 >= PAGE_BYTES_MAX / 2;
+            let recorded_at = rows.last().map(|row| row.recorded_at);
             let events = rows.into_iter().map(Row::read_or_why).collect();
             Self {
                 after,
                 upto,
                 events,
                 is_full,
+                recorded_at,
             }
         };
         Ok(tokio::task::spawn_blocking(read).await?)

@@ -8,8 +8,10 @@
 //! [`Engine::run_once`] again and again.
 
 mod pages;
+mod parity;
 mod rebuild;
 mod status;
+mod tables;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +27,8 @@ use tokio::task::JoinSet;
 
 use pages::Pages;
 
-pub use rebuild::{Difference, DifferentRow, Rebuild, RebuildProgress};
+pub use parity::{Difference, DifferentRow};
+pub use rebuild::{Rebuild, RebuildProgress};
 pub use status::{RebuildStatus, State, Status};
 
 use crate::feed::Page;

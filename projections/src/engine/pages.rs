@@ -13,7 +13,8 @@ use crate::feed::{self, Page};
 /// How many are kept: for those who lag a little, and the next.
 const KEPT_MAX: usize = 3;
 
-/// The latest pages. What is on the ledger never changes, so neither does a page.
+/// The latest pages. What is on the ledger never changes, so neither does a page
+/// that stands.
 pub(super) struct Pages {
     pool: PgPool,
     kept: Mutex<Kept>,
@@ -70,7 +71,10 @@ impl Kept {
     async fn page(&mut self, conn: &mut PgConnection, position: i64) -> anyhow::Result<Arc<Page>> {
         let here = |page: &&Arc<Page>| page.holds_what_follows(position);
         if let Some(page) = self.pages.iter().find(here) {
-            return Ok(page.clone());
+            if page.stands(conn).await? {
+                return Ok(page.clone());
+            }
+            self.pages.clear();
         }
         let page = feed::page(conn, position, BATCH_EVENTS_MAX).await?;
         let page = Arc::new(page);

@@ -11,30 +11,20 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures_util::future::join_all;
-use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use sqlx::{Connection, PgConnection, PgPool};
-use tokio::sync::Mutex;
 
+use super::parity::{Difference, compare};
+use super::tables::{create_indexes, create_like, replace_tables, run};
 use super::{
     BATCH_EVENTS_MAX, Checkpoint, Engine, Projection, UNHURRIED, fold_page, move_checkpoint,
 };
 use crate::feed::{self, Page};
 
-/// How long the swap waits for readers, each time it tries; new readers wait
-/// behind it for as long. Far less than PostgreSQL's `deadlock_timeout` (1 s),
-/// so that in a deadlock it is always the swap that gives way.
-const SWAP_LOCK_TIMEOUT: &str = "100ms";
 /// How long readers are left alone between two tries.
 const SWAP_PAUSE: Duration = Duration::from_millis(400);
 /// How often the swap is tried: for about two minutes.
 const SWAP_TRIES: u32 = 240;
-/// Memory for making an index at the end of a rebuild.
-const INDEX_MEMORY: &str = "256MB";
-/// How many indexes of a projection are made at a time.
-const INDEXES_AT_A_TIME: usize = 2;
-/// How many rows that differ are named, of each table.
-const NAMED_ROWS_MAX: i64 = 20;
 /// The first half of the advisory lock's key; the ledger's is 4242.
 const ADVISORY_LOCK_CLASS: i32 = 4243;
 
@@ -63,30 +53,6 @@ pub enum Rebuild {
     HeldElsewhere,
     /// The live rows are of a newer version than this program's.
     Superseded,
-}
-
-/// How many rows of a table differ between live folding and the rebuild.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Difference {
-    /// The table.
-    pub table: String,
-    /// Rows that live folding had, and the rebuild has not or otherwise.
-    pub only_before: i64,
-    /// Rows that the rebuild has, and live folding had not or otherwise.
-    pub only_after: i64,
-    /// The first of these rows, at most 20.
-    pub rows: Vec<DifferentRow>,
-}
-
-/// A row that differs. Of its contents only the key is told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DifferentRow {
-    /// Its key; several columns are separated by `/`.
-    pub key: String,
-    /// Whether live folding had one.
-    pub before: bool,
-    /// Whether the rebuild has one.
-    pub after: bool,
 }
 
 impl Engine {
@@ -352,104 +318,6 @@ async fn prepare(
     Ok(tx.commit().await?)
 }
 
-/// An empty table as the live one is: columns, keys, grants and owner: whoever
-/// rebuilds need not be whoever serves. And its indexes, if the fold reads by
-/// them.
-async fn create_like(
-    conn: &mut PgConnection,
-    projection: &dyn Projection,
-    schema: &str,
-    table: &str,
-) -> anyhow::Result<()> {
-    run(
-        conn,
-        &format!(
-            "create table {schema}.{table}
-             (like public.{table} including all excluding indexes)"
-        ),
-    )
-    .await?;
-    let sql = "
-        select format('alter table %I.%I add constraint %I %s', $1, $2, conname, pg_get_constraintdef(oid))
-        from pg_constraint
-        where conrelid = format('public.%I', $2)::regclass and contype in ('p', 'u')
-        union all
-        select format('grant %s on %I.%I to %s', privilege_type, $1, $2,
-                      case grantee when 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end)
-        from pg_class, aclexplode(relacl)
-        where oid = format('public.%I', $2)::regclass and grantee <> relowner
-        union all
-        select format('alter table %I.%I owner to %I', $1, $2, pg_get_userbyid(relowner))
-        from pg_class
-        where oid = format('public.%I', $2)::regclass and pg_get_userbyid(relowner) <> current_user";
-    let mut statements: Vec<String> = sqlx::query_scalar(sql)
-        .bind(schema)
-        .bind(table)
-        .fetch_all(&mut *conn)
-        .await?;
-    if !projection.is_read_by_key() {
-        statements.splice(0..0, missing_indexes(conn, schema, table).await?);
-    }
-    for statement in statements {
-        run(conn, &statement).await?;
-    }
-    Ok(())
-}
-
-/// What makes the indexes that the live table has and the new one has not,
-/// under the same names (`like … including indexes` would invent new ones).
-async fn missing_indexes(
-    conn: &mut PgConnection,
-    schema: &str,
-    table: &str,
-) -> sqlx::Result<Vec<String>> {
-    let sql = "
-        select replace(pg_get_indexdef(indexrelid), ' ON public.', format(' ON %I.', $1))
-        from pg_index join pg_class index on index.oid = indexrelid
-        where indrelid = format('public.%I', $2)::regclass
-          and not exists (select from pg_constraint where conindid = indexrelid)
-          and to_regclass(format('%I.%I', $1, index.relname)) is null
-        order by index.relname";
-    let missing = sqlx::query_scalar(sql).bind(schema).bind(table);
-    missing.fetch_all(conn).await
-}
-
-/// Makes the indexes that the new tables were filled without, a few at a time.
-/// What an interrupted rebuild had made is there.
-async fn create_indexes(
-    pool: &PgPool,
-    projection: &dyn Projection,
-    schema: &str,
-) -> anyhow::Result<()> {
-    let mut missing = Vec::new();
-    let mut conn = pool.acquire().await?;
-    for table in projection.tables() {
-        missing.extend(missing_indexes(&mut conn, schema, table).await?);
-    }
-    drop(conn);
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let missing = Mutex::new(missing);
-    let create = async || -> anyhow::Result<()> {
-        let mut conn = pool.acquire().await?.detach();
-        run(
-            &mut conn,
-            &format!("set maintenance_work_mem = '{INDEX_MEMORY}'"),
-        )
-        .await?;
-        loop {
-            // Its own statement, or the lock would be held while it is carried out.
-            let next = missing.lock().await.pop();
-            let Some(statement) = next else { break };
-            run(&mut conn, &statement).await?;
-        }
-        Ok(conn.close().await?)
-    };
-    let created = join_all((0..INDEXES_AT_A_TIME).map(|_| create())).await;
-    created.into_iter().collect()
-}
-
 /// Folds page after page into all of them, until there is no more; meanwhile
 /// the next page is read.
 async fn catch_up(
@@ -590,87 +458,6 @@ async fn fold_up_to(
     Ok(())
 }
 
-/// Compares the two builds row by row, each as it is stored.
-async fn compare(
-    conn: &mut PgConnection,
-    projection: &dyn Projection,
-    schema: &str,
-) -> anyhow::Result<Vec<Difference>> {
-    let mut found = Vec::new();
-    for table in projection.tables() {
-        let key = key_of(conn, table).await?;
-        // `*=` compares rows byte for byte: `json` knows no equality. It is
-        // null where there is only one of them.
-        let sql = format!(
-            "with different as materialized (
-                 select concat_ws('/', {columns}) as key,
-                     old.{first} is not null as before, new.{first} is not null as after
-                 from public.{table} old full join {schema}.{table} new using ({columns})
-                 where (old.* *= new.*) is not true
-             )
-             select count(*) filter (where before), count(*) filter (where after),
-                 coalesce((select json_agg(named) from (
-                     select * from different order by key limit {NAMED_ROWS_MAX}) as named), '[]')
-             from different",
-            columns = key.join(", "),
-            first = key[0],
-        );
-        let (only_before, only_after, Json(rows)) =
-            sqlx::query_as(&sql).fetch_one(&mut *conn).await?;
-        if only_before + only_after > 0 {
-            found.push(Difference {
-                table: (*table).to_owned(),
-                only_before,
-                only_after,
-                rows,
-            });
-        }
-    }
-    Ok(found)
-}
-
-/// The columns of a table's primary key, quoted.
-async fn key_of(conn: &mut PgConnection, table: &str) -> anyhow::Result<Vec<String>> {
-    let sql = "select quote_ident(attname) from pg_index, unnest(indkey) with ordinality as k (number, place)
-                   join pg_attribute on attnum = k.number
-               where indrelid = format('public.%I', $1)::regclass and indisprimary and attrelid = indrelid
-               order by place";
-    let key: Vec<String> = sqlx::query_scalar(sql).bind(table).fetch_all(conn).await?;
-    if key.is_empty() {
-        bail!("table {table} has no primary key");
-    }
-    Ok(key)
-}
-
-async fn replace_tables(
-    conn: &mut PgConnection,
-    projection: &dyn Projection,
-    schema: &str,
-) -> anyhow::Result<()> {
-    let live: Vec<_> = projection
-        .tables()
-        .iter()
-        .map(|table| format!("public.{table}"))
-        .collect();
-    let live = live.join(", ");
-    // All readers out before the first table goes.
-    run(
-        conn,
-        &format!("set local lock_timeout = '{SWAP_LOCK_TIMEOUT}'"),
-    )
-    .await?;
-    run(conn, &format!("lock table {live} in access exclusive mode")).await?;
-    run(conn, &format!("drop table {live}")).await?;
-    for table in projection.tables() {
-        run(
-            conn,
-            &format!("alter table {schema}.{table} set schema public"),
-        )
-        .await?;
-    }
-    run(conn, &format!("drop schema {schema}")).await
-}
-
 /// A rebuild may be the first thing that ever happens to a projection.
 async fn ensure_live(conn: &mut PgConnection, projection: &dyn Projection) -> anyhow::Result<()> {
     let sql = "insert into public.projection_checkpoints (name, build, version)
@@ -709,11 +496,4 @@ fn is_lock_timeout(error: &anyhow::Error) -> bool {
         .and_then(sqlx::Error::as_database_error)
         .and_then(|error| error.code())
         .is_some_and(|code| code == LOCK_NOT_AVAILABLE)
-}
-
-async fn run(conn: &mut PgConnection, sql: &str) -> anyhow::Result<()> {
-    // Not prepared: none of these is run twice.
-    // Not raw_sql: its future is not Send for every lifetime.
-    sqlx::query(sql).persistent(false).execute(conn).await?;
-    Ok(())
 }
