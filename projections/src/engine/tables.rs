@@ -15,7 +15,7 @@ const INDEXES_AT_A_TIME: usize = 2;
 /// so that in a deadlock it is always the swap that gives way.
 const SWAP_LOCK_TIMEOUT: &str = "100ms";
 
-/// An empty table as the live one is: columns, keys, grants and owner: whoever
+/// An empty table as the live one is: columns, keys, settings, grants, owner: whoever
 /// rebuilds need not be whoever serves. And its indexes, if the fold reads by
 /// them.
 pub(super) async fn create_like(
@@ -36,6 +36,10 @@ pub(super) async fn create_like(
         select format('alter table %I.%I add constraint %I %s', $1, $2, conname, pg_get_constraintdef(oid))
         from pg_constraint
         where conrelid = format('public.%I', $2)::regclass and contype in ('p', 'u')
+        union all
+        select format('alter table %I.%I set (%s)', $1, $2, array_to_string(reloptions, ', '))
+        from pg_class
+        where oid = format('public.%I', $2)::regclass and reloptions is not null
         union all
         select format('grant %s on %I.%I to %s', privilege_type, $1, $2,
                       case grantee when 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end)

@@ -333,6 +333,8 @@ async fn the_new_tables_have_the_keys_indexes_grants_and_owners_of_the_old() {
             where connamespace = 'public'::regnamespace
         union all select relname || relacl::text from pg_class
             where relnamespace = 'public'::regnamespace and relacl is not null
+        union all select relname || reloptions::text from pg_class
+            where relnamespace = 'public'::regnamespace and reloptions is not null
         union all select relname || pg_get_userbyid(relowner) from pg_class
             where relnamespace = 'public'::regnamespace and relkind = 'r'
         union all select relname || attname || atttypid::regtype || attnotnull
