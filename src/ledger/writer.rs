@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection, PgPool};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::append::{append, flush};
@@ -47,8 +47,6 @@ impl Default for Limits {
 /// Batches that are written at once: while one is being made durable, the next
 /// is on its way and waits for the ledger lock inside PostgreSQL.
 const BATCHES_AT_ONCE: usize = 2;
-/// How long the next batch may grow while another is being written.
-const LINGER: Duration = Duration::from_millis(1);
 /// How long a connection may lie idle and be used without a ping.
 const TRUSTED_IDLE: Duration = Duration::from_millis(100);
 /// Every append goes by the indexes. Statistics of a ledger that was empty a
@@ -140,14 +138,10 @@ impl Writer {
     pub fn start(pool: PgPool, limits: Limits) -> (Self, WriterTask) {
         let (queue, incoming) = mpsc::channel(limits.queue_entries_max);
         let room = Arc::new(Semaphore::new(limits.queue_bytes_max / PERMIT_BYTES));
-        let shared = Arc::new(Shared {
-            incoming: Mutex::new(incoming),
-            in_flight: watch::Sender::new(0),
-            limits,
-        });
+        let incoming = Arc::new(Mutex::new(incoming));
         let mut tasks = JoinSet::new();
         for _ in 0..BATCHES_AT_ONCE {
-            tasks.spawn(run(Link::to(&pool), shared.clone()));
+            tasks.spawn(run(Link::to(&pool), limits, incoming.clone()));
         }
         (Self { queue, room }, WriterTask(tasks))
     }
@@ -206,43 +200,29 @@ impl Writer {
     }
 }
 
-/// What the tasks of a writer share.
-struct Shared {
-    incoming: Mutex<mpsc::Receiver<Queued>>,
-    /// How many batches are being written.
-    in_flight: watch::Sender<usize>,
-    limits: Limits,
-}
-
-async fn run(mut link: Link, shared: Arc<Shared>) {
-    while let Some(batch) = shared.gather().await {
+async fn run(mut link: Link, limits: Limits, incoming: Arc<Mutex<mpsc::Receiver<Queued>>>) {
+    loop {
+        // Let go before it is written, so that another gathers meanwhile.
+        let gathered = gather(&mut *incoming.lock().await, limits).await;
+        let Some(batch) = gathered else { return };
         metrics::histogram!("bitacora_write_batch_deliveries").record(batch.len() as f64);
         let began = Instant::now();
-        settle(&mut link, shared.limits, batch).await;
-        shared.in_flight.send_modify(|batches| *batches -= 1);
+        settle(&mut link, limits, batch).await;
         metrics::histogram!("bitacora_write_seconds").record(began.elapsed().as_secs_f64());
     }
 }
 
-impl Shared {
-    /// Waits for an entry, and takes with it what else is there; `None` at the
-    /// end. The next batch has some time to grow while another is written: it
-    /// would only wait for the ledger lock, and many small ones cost more.
-    async fn gather(&self) -> Option<Vec<Queued>> {
-        let mut incoming = self.incoming.lock().await;
-        let first = incoming.recv().await?;
-        let mut others = self.in_flight.subscribe();
-        let _ = tokio::time::timeout(LINGER, others.wait_for(|batches| *batches == 0)).await;
-        self.in_flight.send_modify(|batches| *batches += 1);
-        let mut bytes = first.prepared.size_bytes();
-        let mut batch = vec![first];
-        while batch.len() < self.limits.batch_entries_max && bytes < self.limits.batch_bytes_max {
-            let Ok(next) = incoming.try_recv() else { break };
-            bytes += next.prepared.size_bytes();
-            batch.push(next);
-        }
-        Some(batch)
+/// Waits for an entry, and takes with it what else is there; `None` at the end.
+async fn gather(incoming: &mut mpsc::Receiver<Queued>, limits: Limits) -> Option<Vec<Queued>> {
+    let first = incoming.recv().await?;
+    let mut bytes = first.prepared.size_bytes();
+    let mut batch = vec![first];
+    while batch.len() < limits.batch_entries_max && bytes < limits.batch_bytes_max {
+        let Ok(next) = incoming.try_recv() else { break };
+        bytes += next.prepared.size_bytes();
+        batch.push(next);
     }
+    Some(batch)
 }
 
 /// Writes a batch and answers for each of its entries.
