@@ -450,9 +450,11 @@ async fn a_killed_server_has_lost_nothing_that_was_acknowledged() {
     let server = start().await;
     let url = server.url();
     let program = Program::serve(&url).await;
-    let acknowledged = send_load(&program.url, async || kill_server(dir.path())).await;
+    let process = format!("/proc/{}", server.process_id().unwrap());
+    let acknowledged = send_load(&program.url, async || kill_server(&process)).await;
     program.kill().await;
     drop(server);
+    until(async || !Path::new(&process).exists()).await;
 
     let server = start().await;
     let pool = PgPool::connect(&server.url()).await.unwrap();
@@ -469,14 +471,11 @@ async fn a_killed_server_has_lost_nothing_that_was_acknowledged() {
 
 /// Kills every process of the server, the first one first: none of them can
 /// write anything any more.
-fn kill_server(dir: &Path) {
-    let file = std::fs::read_to_string(dir.join("postgres/postmaster.pid")).unwrap();
-    let first: i32 = file.lines().next().unwrap().parse().unwrap();
-    let others = format!("/proc/{first}/task/{first}/children");
-    let others = std::fs::read_to_string(others).unwrap();
-    let others = others.split_whitespace().map(|pid| pid.parse().unwrap());
-    for pid in std::iter::once(first).chain(others) {
+fn kill_server(process: &str) {
+    let first = process.trim_start_matches("/proc/");
+    let others = std::fs::read_to_string(format!("{process}/task/{first}/children")).unwrap();
+    for pid in std::iter::once(first).chain(others.split_whitespace()) {
         // One that has ended by itself is as good.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        let _ = kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL);
     }
 }
