@@ -61,21 +61,38 @@ pub struct Measured {
     pub memory_mib: f64,
 }
 
-/// Sends rounds of webhooks to `serve` with these arguments, on the database
-/// of this name; `next` numbers conversations.
+/// Rounds of webhooks to the service, in turn with the floor and with stock.
+pub struct Contest<'a> {
+    /// Where all of them are.
+    pub server: &'a Server,
+    /// The service's program.
+    pub program: &'a str,
+    /// Arguments of `serve`.
+    pub arguments: &'a [&'a str],
+    /// The service's database; made if it is not there.
+    pub database: &'a str,
+    /// What is sent.
+    pub variant: Variant,
+    /// How much.
+    pub effort: Effort,
+    /// Whether stock takes part.
+    pub with_stock: bool,
+}
+
+/// Measures; `next` numbers conversations.
 ///
 /// # Errors
 /// When something does not start, or a webhook is not answered 200.
-pub async fn measure(
-    server: &Server,
-    program: &str,
-    arguments: &[&str],
-    database: &str,
-    variant: Variant,
-    effort: Effort,
-    with_stock: bool,
-    next: &mut u64,
-) -> anyhow::Result<Measured> {
+pub async fn measure(contest: &Contest<'_>, next: &mut u64) -> anyhow::Result<Measured> {
+    let Contest {
+        server,
+        program,
+        arguments,
+        database,
+        variant,
+        effort,
+        with_stock,
+    } = *contest;
     server.make(database).await?;
     let arguments = [&["serve"], arguments].concat();
     let ours = Service::start(&mut service(

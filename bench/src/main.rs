@@ -31,7 +31,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use crate::ingest::{Effort, Measured, Variant};
+use crate::ingest::{Contest, Effort, Measured, Variant};
 use crate::load::Pace;
 use crate::process::Service;
 use crate::report::{Line, Report, Target};
@@ -232,17 +232,16 @@ impl Bench {
         variant: Variant,
         with_stock: bool,
     ) -> anyhow::Result<Measured> {
-        ingest::measure(
-            &self.server,
-            &self.options.program,
+        let contest = Contest {
+            server: &self.server,
+            program: &self.options.program,
             arguments,
             database,
             variant,
-            self.scale.effort,
+            effort: self.scale.effort,
             with_stock,
-            &mut self.next,
-        )
-        .await
+        };
+        ingest::measure(&contest, &mut self.next).await
     }
 
     async fn ingest(&mut self) -> anyhow::Result<()> {
