@@ -1,7 +1,5 @@
 //! `GET /api/interactions` against pgbench that runs its SQL.
 
-use std::time::Duration;
-
 use anyhow::{Context, bail};
 use bytes::Bytes;
 
@@ -46,8 +44,9 @@ pub async fn measure(
     let request = Bytes::from(format!(
         "GET /api/interactions?{filter} HTTP/1.1\r\nhost: localhost\r\nx-service-token: {TOKEN}\r\n\r\n"
     ));
-    ask(service, &request, 200).await?;
-    let sql = sql_of(server, database).await?;
+    let asking = ask(service, &request, 500);
+    let (sql, asked) = tokio::join!(sql_of(server, database), asking);
+    let (sql, _) = (sql?, asked?);
     let (script, variables) = script(&sql, filter)?;
     let (mut ours, mut floors) = (vec![], vec![]);
     // As many as fill the time.
@@ -78,18 +77,17 @@ async fn ask(service: &Service, request: &Bytes, count: usize) -> anyhow::Result
     Ok(outcome.rate())
 }
 
-/// What the service sent last that reads the list.
+/// What the service sends that reads the list, while it does.
 async fn sql_of(server: &Server, database: &str) -> anyhow::Result<String> {
     let last = format!(
         "select query from pg_stat_activity where datname = '{database}'
            and query like 'select id, channel%from interactions where true%'
-         order by query_start desc limit 1"
+         limit 1"
     );
-    for _ in 0..100 {
+    for _ in 0..1000 {
         if let Ok(sql) = server.ask("postgres", &last).await {
             return Ok(sql);
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     bail!("nobody read the list")
 }

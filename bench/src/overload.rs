@@ -31,8 +31,8 @@ pub struct Overloaded {
     pub lost: i64,
 }
 
-/// Offers so many webhooks a second over so many connections: 4096 wait in
-/// the service's queue at most, so more than that must be on the way.
+/// Offers so many webhooks a second. 1024 wait in the service's queue at most,
+/// so more connections than that must wait for answers.
 ///
 /// # Errors
 /// When an answer is neither 200 nor 503.
@@ -44,7 +44,7 @@ pub async fn measure(
     seconds: u64,
     next: &mut u64,
 ) -> anyhow::Result<Overloaded> {
-    const WAITING: usize = 6_000;
+    const WAITING: usize = 2_000;
     let events = "select count(*) from events";
     let before: i64 = server.ask(database, events).await?.parse()?;
     let requests = ingest::requests(next, (rate * seconds as f64) as u64, VARIANT);

@@ -232,6 +232,11 @@ async fn take(
     let mut room = app.writer.room();
     let bytes_max = webhook.body_bytes_max();
     let mut coming = body.0.into_bytes_stream();
+    if !app.writer.has_room() {
+        // Before any work is done for what cannot be taken.
+        incoming::discard(request.headers(), coming, bytes_max).await;
+        return Err(NotWritten::Overloaded.into());
+    }
     if let Err(rejection) = providers::may_be_authentic(webhook, secrets, &unread) {
         let reading = read(&mut coming, REJECTED_BODY_BYTES_MAX, &mut room);
         let prefix = tokio::time::timeout(incoming::REFUSED_TIMEOUT, reading).await;

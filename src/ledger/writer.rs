@@ -35,7 +35,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            queue_entries_max: 4096,
+            // A tenth of a second of work: whoever waits longer is told to come again.
+            queue_entries_max: 1024,
             queue_bytes_max: 128 << 20,
             batch_entries_max: 256,
             batch_bytes_max: 16 << 20,
