@@ -146,6 +146,7 @@ begin
                   holds, first, first_at, earlier, as_earlier, last_event, reprocess_of,
                   received_at, remote_addr, request_target, headers, body)
      -- What an earlier try wrote, whose answer was lost, is there already: such
-     -- a one is its own first, or a duplicate.
-     where d.first is null or not exists (select from deliveries k where k.id = d.id);
+     -- a one is its own first, or a duplicate. Not `not exists`, which may be
+     -- planned as a hash of the whole table.
+     where d.first is null or (select true from deliveries k where k.id = d.id) is null;
 end $$;
