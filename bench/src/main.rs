@@ -340,7 +340,7 @@ impl Bench {
             let delays = visible::measure(
                 &service,
                 self.top_folding / 2.0,
-                self.scale.seconds,
+                self.scale.seconds * 2,
                 1536,
                 &mut self.next,
             )

@@ -14,8 +14,10 @@ use crate::process::Service;
 use crate::server::{Server, TOKEN, service};
 use crate::webhook;
 
-/// How often one webhook of the stream is followed.
-const SAMPLE_EVERY: Duration = Duration::from_millis(40);
+/// How often one webhook of the stream is followed, and how often it is looked
+/// for: seldom enough that the looking is no load of its own.
+const SAMPLE_EVERY: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How long is waited for one to be seen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -93,7 +95,7 @@ async fn follow(address: SocketAddr, number: u64, bytes: usize) -> anyhow::Resul
         "GET /api/interactions/{} HTTP/1.1\r\nhost: localhost\r\nx-service-token: {TOKEN}\r\n\r\n",
         webhook::conversation_id(number)
     ));
-    let mut turns = interval(Duration::from_millis(5));
+    let mut turns = interval(LOOK_EVERY);
     while durable.elapsed() < PATIENCE {
         match connection.ask(&read).await? {
             200 => return Ok(durable.elapsed()),
