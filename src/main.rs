@@ -1,6 +1,6 @@
 //! The `bitacora` program. What it can do is in `cli`.
 
-/// Of every webhook's time in this process a quarter was the system's
+/// Of every webhook's instructions in this process a sixth were the system's
 /// allocator's; see docs/adr/0016.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
