@@ -56,38 +56,26 @@ begin
         select q.place, d.id, d.position
           from unnest(d_identity) with ordinality as q (identity, place)
           join deliveries d on d.dedup_key = q.identity
+        union all
+        (select distinct on (q.place) q.place, d.id, d.position
+           from unnest(d_identity, d_lasting, d_received_at)
+                with ordinality as q (identity, lasting, received_at, place)
+           join deliveries d on d.repeat_key = q.identity and d.received_at > q.received_at - d_window
+          where not q.lasting
+          order by q.place, d.received_at)
+        union all
+        -- A second reading is a duplicate of an earlier one that was understood,
+        select q.place, d.id, d.position
+          from unnest(d_reprocess_of) with ordinality as q (original, place)
+          join deliveries d on d.reprocess_of = q.original and d.verdict = 'accepted'
     loop
-        -- A second reading is no duplicate of the delivery that it reads.
+        -- and none of the delivery that it reads.
         if known.id = d_reprocess_of[known.place] then
             holds_identity[known.place] := false;
         else
             first_id[known.place] := known.id;
             first_at[known.place] := known.position;
         end if;
-    end loop;
-    if false = any (d_lasting) then
-        for known in
-            select distinct on (q.place) q.place, d.id, d.position
-              from unnest(d_identity, d_received_at) with ordinality as q (identity, received_at, place)
-              join deliveries d on d.repeat_key = q.identity and d.received_at > q.received_at - d_window
-             order by q.place, d.received_at
-        loop
-            if known.id = d_reprocess_of[known.place] then
-                holds_identity[known.place] := false;
-            else
-                first_id[known.place] := known.id;
-                first_at[known.place] := known.position;
-            end if;
-        end loop;
-    end if;
-    -- But it is one of an earlier second reading that was understood.
-    for known in
-        select q.place, d.id, d.position
-          from unnest(d_reprocess_of) with ordinality as q (original, place)
-          join deliveries d on d.reprocess_of = q.original and d.verdict = 'accepted'
-    loop
-        first_id[known.place] := known.id;
-        first_at[known.place] := known.position;
     end loop;
     for known in
         select q.place, d_id[q.earlier] as id

@@ -12,7 +12,6 @@ use super::entry::Delivery;
 use super::prepared::{Prepared, PreparedEvent};
 
 /// The columns of deliveries.
-#[derive(Default)]
 pub(super) struct DeliveryColumns<'a> {
     ids: Vec<Uuid>,
     providers: Vec<&'static str>,
@@ -131,7 +130,6 @@ impl<'a> DeliveryColumns<'a> {
 }
 
 /// The columns of events.
-#[derive(Default)]
 pub(super) struct EventColumns<'a> {
     deliveries: Vec<Option<i32>>,
     streams: Vec<i32>,
