@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, Semaphore};
 
 use crate::clock;
 use crate::ledger::Store;
+use crate::transaction;
 
 /// Failed logins for one e-mail address or one network address …
 const FAILURES_MAX: i64 = 10;
@@ -118,7 +119,9 @@ impl Accounts {
         // its password must not take the place of the first one's. One at a
         // time of this process, so that no more than one connection is held.
         let _one_at_a_time = self.registering.lock().await;
-        let mut held = self.pool.begin().await.map_err(anyhow::Error::from)?;
+        let mut held = transaction::begin(&self.pool)
+            .await
+            .map_err(anyhow::Error::from)?;
         sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 4244))")
             .bind(&email)
             .execute(&mut *held)
@@ -220,7 +223,7 @@ impl Accounts {
         let window_began = now - Duration::minutes(FAILURES_WINDOW_MINUTES);
         let mut sorted = keys.to_vec();
         sorted.sort_unstable();
-        let mut tx = self.pool.begin().await?;
+        let mut tx = transaction::begin(&self.pool).await?;
         for key in &sorted {
             sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 4243))")
                 .bind(key)

@@ -8,7 +8,7 @@ use domain::PhoneIndex;
 use metrics_exporter_prometheus::PrometheusHandle;
 use projections::Engine;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, Executor, PgConnection, PgPool, Row};
+use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -169,21 +169,8 @@ pub async fn connect(url: &str, connections_max: u32) -> anyhow::Result<PgPool> 
                 Ok(true)
             })
         })
-        // A caller who goes away, and a stop, may cut short the beginning of a
-        // transaction. sqlx 0.8 does not take note of it then, and whoever got
-        // the connection next would write into what nobody ever commits.
-        .after_release(|conn, _| Box::pin(async move { Ok(!is_in_transaction(conn).await?) }))
         .connect_lazy_with(options);
     Ok(pool)
-}
-
-/// Whether the server is in a transaction, by its own word. As a simple query:
-/// the parts of a prepared one have times of their own.
-async fn is_in_transaction(conn: &mut PgConnection) -> sqlx::Result<bool> {
-    let row = conn
-        .fetch_one("select now() < statement_timestamp()")
-        .await?;
-    row.try_get(0)
 }
 
 /// sqlx takes any scheme for its own.

@@ -20,4 +20,5 @@ pub mod otp;
 pub mod providers;
 pub mod serve;
 pub mod telemetry;
+pub mod transaction;
 mod worker;

@@ -1,6 +1,6 @@
 //! `GET /api/interactions` against pgbench that runs its SQL.
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use bytes::Bytes;
 
 use crate::floor;
@@ -45,9 +45,9 @@ pub async fn measure(
         "GET /api/interactions?{filter} HTTP/1.1\r\nhost: localhost\r\nx-service-token: {TOKEN}\r\n\r\n"
     ));
     let asking = ask(service, &request, 500);
-    let (sql, asked) = tokio::join!(sql_of(server, database), asking);
+    let (sql, asked) = tokio::join!(sql_of(server, database, filter), asking);
     let (sql, _) = (sql?, asked?);
-    let (script, variables) = script(&sql, filter)?;
+    let (script, variables) = script(&sql, filter);
     let (mut ours, mut floors) = (vec![], vec![]);
     // As many as fill the time.
     let count = (ask(service, &request, 2_000).await? * seconds as f64) as usize;
@@ -78,10 +78,13 @@ async fn ask(service: &Service, request: &Bytes, count: usize) -> anyhow::Result
 }
 
 /// What the service sends that reads the list, while it does.
-async fn sql_of(server: &Server, database: &str) -> anyhow::Result<String> {
+async fn sql_of(server: &Server, database: &str, filter: &str) -> anyhow::Result<String> {
+    let with_filters: String = filters(filter)
+        .map(|(name, _)| format!(" and query like '%and {name} = %'"))
+        .collect();
     let last = format!(
         "select query from pg_stat_activity where datname = '{database}'
-           and query like 'select id, channel%from interactions where true%'
+           and query like 'select id, channel%from interactions where true%'{with_filters}
          limit 1"
     );
     for _ in 0..1000 {
@@ -92,32 +95,28 @@ async fn sql_of(server: &Server, database: &str) -> anyhow::Result<String> {
     bail!("nobody read the list")
 }
 
-/// The statement for pgbench: `$1` becomes `:p1`, with the values of the filter
-/// in the order in which the statement has its columns.
-fn script(sql: &str, filter: &str) -> anyhow::Result<(String, Vec<(&'static str, String)>)> {
-    const NAMES: [&str; 4] = ["p1", "p2", "p3", "p4"];
-    let mut given: Vec<(usize, &str)> = filter
+/// What an address filters by.
+fn filters(filter: &str) -> impl Iterator<Item = (&str, &str)> {
+    filter
         .split('&')
         .filter_map(|pair| pair.split_once('='))
-        .map(|(name, value)| {
-            let at = match name {
-                "limit" => sql.find(" limit "),
-                name => sql.find(&format!(" and {name} = ")),
-            };
-            Ok((at.context("the statement has no such filter")?, value))
-        })
-        .collect::<anyhow::Result<_>>()?;
-    given.sort_unstable();
+        .filter(|(name, _)| *name != "limit")
+}
+
+/// The statement for pgbench: `$1` becomes `:p1`, with the values of the filter
+/// in the order in which the statement has its columns. What stands in the
+/// statement itself stays there.
+fn script(sql: &str, filter: &str) -> (String, Vec<(&'static str, String)>) {
+    const NAMES: [&str; 4] = ["p1", "p2", "p3", "p4"];
+    let mut bound: Vec<(usize, &str)> = filters(filter)
+        .filter_map(|(name, value)| Some((sql.find(&format!(" and {name} = $"))?, value)))
+        .collect();
+    bound.sort_unstable();
     let mut script = sql.replace('\n', " ");
     let mut variables = vec![];
-    for (n, (_, value)) in given.into_iter().enumerate().rev() {
+    for (n, (_, value)) in bound.into_iter().enumerate() {
         script = script.replace(&format!("${}", n + 1), &format!(":{}", NAMES[n]));
-        // The service asks for one row more, to know whether there is a next page.
-        let value = match value {
-            "50" => "51".to_owned(),
-            value => value.to_owned(),
-        };
-        variables.push((NAMES[n], value));
+        variables.push((NAMES[n], value.to_owned()));
     }
-    Ok((format!("{script};\n"), variables))
+    (format!("{script};\n"), variables)
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, Row};
 
-pub use list::{Cursor, Filter, list};
+pub use list::{Cursor, Filter, Listed, ListedRow, list, listed};
 
 use crate::call_details::{self, CallDetail};
 use crate::engine::Projection;

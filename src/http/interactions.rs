@@ -1,6 +1,7 @@
 //! Interactions: what happened with clients, for supervisors. Contract,
 //! section 2.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -13,8 +14,9 @@ use poem_openapi::payload::{Binary, Json};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use projections::call_details::CallDetail;
 use projections::interaction_events::InteractionEvent;
-use projections::interactions::{self, AsOf, Cursor, Detail, Filter, Interaction};
+use projections::interactions::{self, AsOf, Cursor, Detail, Filter, Interaction, Listed};
 use projections::messages::Message;
+use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -22,6 +24,7 @@ use super::auth::{Access, Auth, Caller};
 use super::error::Failure;
 use super::reply::{self, Page, Success};
 use super::time::{self, Time};
+use super::written::Written;
 use super::{Tag, audit, params, range};
 use crate::app::App;
 use crate::ledger::deliveries;
@@ -89,6 +92,63 @@ impl poem_openapi::types::Example for Row {
             duration_secs: Some(94),
             summary: Some("El cliente acuerda pagar el 3 de noviembre.".to_owned()),
             message_count: 2,
+        }
+    }
+}
+
+/// A page of [`Row`]s as it is written: with the same fields.
+#[derive(Serialize)]
+struct ListView<'r> {
+    success: bool,
+    data: Vec<ListedView<'r>>,
+    next_cursor: Option<String>,
+}
+
+/// A [`Row`] as it is written: with the same fields.
+#[derive(Serialize)]
+struct ListedView<'r> {
+    id: &'r str,
+    channel: &'r str,
+    provider: Option<&'r str>,
+    direction: Option<&'r str>,
+    status: &'r str,
+    phone_number: Option<Cow<'r, str>>,
+    agent_id: Option<&'r str>,
+    batch_id: Option<&'r str>,
+    conversation_id: Option<&'r str>,
+    started_at: Time,
+    ended_at: Option<Time>,
+    last_event_at: Time,
+    duration_secs: Option<i64>,
+    summary: Option<Cow<'r, str>>,
+    message_count: i64,
+}
+
+impl<'r> ListedView<'r> {
+    fn of(row: Listed<'r>, masked: bool) -> Self {
+        let hidden = row.phone_number.filter(|_| masked);
+        Self {
+            id: row.id,
+            channel: row.channel,
+            provider: row.provider,
+            direction: row.direction,
+            status: row.status,
+            phone_number: match hidden {
+                Some(number) => Some(mask(number).into()),
+                None => row.phone_number.map(Cow::from),
+            },
+            agent_id: row.agent_id,
+            batch_id: row.batch_id,
+            conversation_id: row.conversation_id,
+            started_at: row.started_at.into(),
+            ended_at: time::optional(row.ended_at),
+            last_event_at: row.last_event_at.into(),
+            duration_secs: row.duration_secs,
+            summary: row.summary.map(|summary| match hidden {
+                Some(number) => mask_in(summary, number).into(),
+                None => summary.into(),
+            }),
+            message_count: row.message_count,
         }
     }
 }
@@ -300,7 +360,7 @@ impl Api {
         limit: Query<Option<i64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<String>>,
-    ) -> Result<Json<Page<Row>>, Failure> {
+    ) -> Result<Written<Page<Row>>, Failure> {
         let caller = Caller::from(auth);
         let limit = reply::limit(limit.0)?;
         let filter = Filter {
@@ -319,13 +379,24 @@ impl Api {
         let after = after.map(|(started_at, id)| Cursor { started_at, id });
         let mask = must_mask(&app, &caller, reveal.0, "reveal_interactions", None).await?;
         let mut conn = app.pool.acquire().await?;
-        let rows = interactions::list(&mut conn, &filter, after.as_ref(), limit + 1).await?;
-        Ok(reply::page(
-            rows,
-            limit,
-            |row| (row.started_at, row.id.clone()),
-            |row| show_row(row, mask),
-        ))
+        let mut rows = interactions::listed(&mut conn, &filter, after.as_ref(), limit + 1).await?;
+        drop(conn);
+        let next_cursor = match reply::cut(&mut rows, limit) {
+            Some(last) => {
+                let last = last.read()?;
+                reply::next_cursor((last.started_at, last.id))
+            }
+            None => None,
+        };
+        let data: Vec<_> = rows
+            .iter()
+            .map(|row| row.read().map(|row| ListedView::of(row, mask)))
+            .collect::<sqlx::Result<_>>()?;
+        Ok(Written::of(&ListView {
+            success: true,
+            data,
+            next_cursor,
+        })?)
     }
 
     /// One interaction with all that belongs to it
@@ -498,14 +569,11 @@ fn show_row(row: Interaction, masked: bool) -> Row {
         _ => text,
     };
     Row {
-        phone_number: row.phone_number.as_deref().map(|number| {
-            if masked {
-                mask(number)
-            } else {
-                number.to_owned()
-            }
-        }),
         summary: row.summary.map(hide),
+        phone_number: row.phone_number.map(|number| match masked {
+            true => mask(&number),
+            false => number,
+        }),
         id: row.id,
         channel: row.channel.to_string(),
         provider: row.provider.map(|provider| provider.to_string()),

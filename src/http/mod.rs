@@ -31,6 +31,7 @@ mod status_stream;
 mod time;
 mod users;
 mod webhooks;
+mod written;
 
 use std::sync::Arc;
 

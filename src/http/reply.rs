@@ -123,6 +123,21 @@ pub fn read_cursor<C: DeserializeOwned>(given: Option<&str>) -> Result<Option<C>
         .ok_or_else(|| Failure::field("cursor", "is none that this list gave out"))
 }
 
+/// Cuts rows, of which there is one more than `limit` when there are more, to
+/// a page; the last of it, if another page follows.
+pub fn cut<R>(rows: &mut Vec<R>, limit: i64) -> Option<&R> {
+    let limit = usize::try_from(limit).unwrap_or_default();
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    rows.last().filter(|_| more)
+}
+
+/// A cursor as it is given out.
+pub fn next_cursor(cursor: impl Serialize) -> Option<String> {
+    let json = serde_json::to_vec(&cursor).ok()?;
+    Some(URL_SAFE_NO_PAD.encode(json))
+}
+
 /// A page of rows. `rows` holds one more than `limit` when there are more.
 pub fn page<R, C: Serialize, T: Type + ParseFromJSON + ToJSON + Send + Sync>(
     mut rows: Vec<R>,
@@ -130,14 +145,7 @@ pub fn page<R, C: Serialize, T: Type + ParseFromJSON + ToJSON + Send + Sync>(
     cursor_of: impl Fn(&R) -> C,
     show: impl Fn(R) -> T,
 ) -> Json<Page<T>> {
-    let limit = usize::try_from(limit).unwrap_or_default();
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    let next_cursor = rows
-        .last()
-        .filter(|_| more)
-        .and_then(|row| serde_json::to_vec(&cursor_of(row)).ok())
-        .map(|json| URL_SAFE_NO_PAD.encode(json));
+    let next_cursor = cut(&mut rows, limit).and_then(|last| next_cursor(cursor_of(last)));
     Json(Page {
         success: true,
         data: rows.into_iter().map(show).collect(),

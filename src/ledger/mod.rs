@@ -11,6 +11,7 @@ mod entry;
 pub mod events;
 mod prepared;
 mod rejections;
+mod repository;
 mod store;
 mod writer;
 

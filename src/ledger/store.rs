@@ -9,8 +9,9 @@ use std::collections::HashMap;
 use cqrs_es::persist::{EventUpcaster, PersistedEventStore, SerializedEvent};
 use cqrs_es::{Aggregate, AggregateError, CqrsFramework, EventStore};
 use domain::event::{event_type as event_type_named, upcast};
-use postgres_es::PostgresEventRepository;
 use sqlx::PgPool;
+
+use super::repository::Repository;
 
 /// How often a command is tried when others change the same aggregate.
 const ATTEMPTS_MAX: usize = 10;
@@ -112,8 +113,8 @@ impl Store {
             .map_err(|error| unusable(&error))
     }
 
-    fn events_of<A: Aggregate>(&self) -> PersistedEventStore<PostgresEventRepository, A> {
-        let repository = PostgresEventRepository::new(self.pool.clone());
+    fn events_of<A: Aggregate>(&self) -> PersistedEventStore<Repository, A> {
+        let repository = Repository::new(self.pool.clone());
         PersistedEventStore::new_event_store(repository).with_upcasters(vec![Box::new(Upcasters)])
     }
 }

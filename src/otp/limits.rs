@@ -9,6 +9,7 @@ use domain::{PhoneIndex, PhoneNumber};
 use sqlx::{PgConnection, PgPool};
 
 use super::OtpSettings;
+use crate::transaction;
 
 /// Over which time the requests for a block of numbers, and all requests, are
 /// counted.
@@ -77,7 +78,7 @@ impl Limits {
         keys: &Keys,
         now: DateTime<Utc>,
     ) -> sqlx::Result<Taken> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = transaction::begin(&self.pool).await?;
         // One after another, on whatever replica: who counts sees all who
         // counted before. Of one that hangs not all may be hung up.
         sqlx::query("set local lock_timeout = '2s'")

@@ -384,7 +384,7 @@ async fn a_transaction_that_is_cut_short_as_it_begins_is_left_to_nobody() {
     let pool = bitacora::app::connect(&url, 1).await.unwrap();
     for polls in 1..20 {
         {
-            let mut beginning = std::pin::pin!(pool.begin());
+            let mut beginning = std::pin::pin!(bitacora::transaction::begin(&pool));
             let mut left = polls;
             std::future::poll_fn(|cx| {
                 left -= 1;

@@ -5,7 +5,8 @@
 
 use chrono::{DateTime, Utc};
 use domain::{Channel, Direction, Provider};
-use sqlx::{PgConnection, Postgres, QueryBuilder};
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, Row};
 
 use super::{COLUMNS, Interaction};
 use crate::{text, time};
@@ -69,14 +70,97 @@ pub async fn list(
     after: Option<&Cursor>,
     limit: i64,
 ) -> sqlx::Result<Vec<Interaction>> {
+    let rows = fetch(conn, COLUMNS, filter, after, limit).await?;
+    rows.iter().map(Interaction::from_row).collect()
+}
+
+/// As [`list`], for whoever shows the rows and keeps none: what a list shows,
+/// borrowed from what PostgreSQL sent.
+///
+/// # Errors
+/// When the database fails.
+pub async fn listed(
+    conn: &mut PgConnection,
+    filter: &Filter,
+    after: Option<&Cursor>,
+    limit: i64,
+) -> sqlx::Result<Vec<ListedRow>> {
+    let rows = fetch(conn, LISTED_COLUMNS, filter, after, limit).await?;
+    Ok(rows.into_iter().map(ListedRow).collect())
+}
+
+/// A row of a list, as it came.
+pub struct ListedRow(PgRow);
+
+/// What a list shows of an interaction: the fields of [`Interaction`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(missing_docs, reason = "they are those of an interaction")]
+pub struct Listed<'r> {
+    pub id: &'r str,
+    pub channel: &'r str,
+    pub provider: Option<&'r str>,
+    pub direction: Option<&'r str>,
+    pub status: &'r str,
+    pub phone_number: Option<&'r str>,
+    pub agent_id: Option<&'r str>,
+    pub batch_id: Option<&'r str>,
+    pub conversation_id: Option<&'r str>,
+    pub started_at: DateTime<Utc>,
+    pub ended_at: Option<DateTime<Utc>>,
+    pub last_event_at: DateTime<Utc>,
+    pub duration_secs: Option<i64>,
+    pub summary: Option<&'r str>,
+    pub message_count: i64,
+}
+
+/// The columns of [`Listed`], in its order.
+const LISTED_COLUMNS: &str =
+    "id, channel, provider, direction, status, phone_number, agent_id, batch_id,
+    conversation_id, started_at, ended_at, last_event_at, duration_secs, summary, message_count";
+
+impl ListedRow {
+    /// Reads it. By place and without a look at the types, which are those of
+    /// the table: fifty rows of fifteen columns are read for every page.
+    ///
+    /// # Errors
+    /// When a column holds what it must not.
+    pub fn read(&self) -> sqlx::Result<Listed<'_>> {
+        let row = &self.0;
+        Ok(Listed {
+            id: row.try_get_unchecked(0)?,
+            channel: row.try_get_unchecked(1)?,
+            provider: row.try_get_unchecked(2)?,
+            direction: row.try_get_unchecked(3)?,
+            status: row.try_get_unchecked(4)?,
+            phone_number: row.try_get_unchecked(5)?,
+            agent_id: row.try_get_unchecked(6)?,
+            batch_id: row.try_get_unchecked(7)?,
+            conversation_id: row.try_get_unchecked(8)?,
+            started_at: row.try_get_unchecked(9)?,
+            ended_at: row.try_get_unchecked(10)?,
+            last_event_at: row.try_get_unchecked(11)?,
+            duration_secs: row.try_get_unchecked(12)?,
+            summary: row.try_get_unchecked(13)?,
+            message_count: row.try_get_unchecked(14)?,
+        })
+    }
+}
+
+async fn fetch(
+    conn: &mut PgConnection,
+    columns: &str,
+    filter: &Filter,
+    after: Option<&Cursor>,
+    limit: i64,
+) -> sqlx::Result<Vec<PgRow>> {
     let words = match &filter.q {
         Some(q) => Some(Words::of(conn, q).await?),
         None => None,
     };
-    let mut query = list_query(filter, words, after, limit);
-    // Not kept: each list is planned for the very values it filters by.
-    let query = query.build_query_as().persistent(false);
-    query.fetch_all(conn).await
+    // Words may be common or rare: such a search is planned each time anew.
+    let is_kept = !matches!(words, Some(Words::Common(_)));
+    let mut query = list_query(columns, filter, words, after, limit);
+    query.build().persistent(is_kept).fetch_all(conn).await
 }
 
 /// What is known of the words of a search before the list is made.
@@ -120,32 +204,41 @@ fn push_tsquery(query: &mut QueryBuilder<'_, Postgres>, q: &str) {
     query.push_bind(q.to_owned()).push(")");
 }
 
-/// Built from the filters that are there, so that the planner sees each query
-/// as it is and takes the index of its rarest filter.
+/// Built from the filters that are there, and kept by the connection, so that
+/// PostgreSQL plans each kind of list once. What has few values stands in the
+/// statement itself: which of them are rare decides which index serves.
 fn list_query<'a>(
+    columns: &str,
     filter: &'a Filter,
     words: Option<Words>,
     after: Option<&'a Cursor>,
     limit: i64,
 ) -> QueryBuilder<'a, Postgres> {
-    let mut query = QueryBuilder::new(format!("select {COLUMNS} from interactions where true"));
-    let equal = [
-        ("channel", filter.channel.map(|word| word.as_str().into())),
-        ("status", filter.status.as_deref().map(text::key)),
-        (
-            "direction",
-            filter.direction.map(|word| word.as_str().into()),
-        ),
-        ("provider", filter.provider.map(|word| word.as_str().into())),
-        ("phone_key", filter.phone_key.as_deref().map(text::key)),
-        ("agent_id", filter.agent_id.as_deref().map(text::key)),
-        ("batch_id", filter.batch_id.as_deref().map(text::key)),
+    let mut query = QueryBuilder::new(format!("select {columns} from interactions where true"));
+    let of_few = [
+        ("channel", filter.channel.map(Channel::as_str)),
+        ("status", filter.status.as_deref()),
+        ("direction", filter.direction.map(Direction::as_str)),
+        ("provider", filter.provider.map(Provider::as_str)),
     ];
-    for (column, value) in equal {
+    for (column, value) in of_few {
+        let Some(value) = value else { continue };
+        query.push(format_args!(" and {column} = "));
+        match is_word(value) {
+            true => query.push(format_args!("'{value}'")),
+            false => query.push_bind(text::key(value)),
+        };
+    }
+    let of_many = [
+        ("phone_key", &filter.phone_key),
+        ("agent_id", &filter.agent_id),
+        ("batch_id", &filter.batch_id),
+    ];
+    for (column, value) in of_many {
         if let Some(value) = value {
             query
                 .push(format_args!(" and {column} = "))
-                .push_bind(value);
+                .push_bind(text::key(value));
         }
     }
     if let Some(from) = filter.from {
@@ -166,9 +259,18 @@ fn list_query<'a>(
         query.push_bind(time::askable(after.started_at)).push(", ");
         query.push_bind(after.id.as_str()).push(")");
     }
-    query.push(" order by started_at desc, id desc limit ");
-    query.push_bind(limit);
+    query.push(format_args!(
+        " order by started_at desc, id desc limit {limit}"
+    ));
     query
+}
+
+/// Whether a text is one that statuses are made of, and no more than that.
+fn is_word(text: &str) -> bool {
+    text.len() <= 20
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || matches!(b, b'_' | b'-'))
 }
 
 fn push_words(query: &mut QueryBuilder<'_, Postgres>, words: Words) {
