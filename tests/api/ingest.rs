@@ -47,7 +47,7 @@ pub fn send_fixture(app: &TestApp, name: &str, path: &str) -> reqwest::RequestBu
     }
 }
 
-fn call(conversation: &str, event_timestamp: i64) -> Vec<u8> {
+pub fn call(conversation: &str, event_timestamp: i64) -> Vec<u8> {
     let mut body: Value =
         serde_json::from_slice(&fixture("elevenlabs/post_call_transcription.json")).unwrap();
     body["event_timestamp"] = event_timestamp.into();

@@ -27,6 +27,7 @@ mod local_postgres;
 mod openapi;
 mod otp;
 mod privacy;
+mod rebuild;
 mod replicas;
 mod reprocess;
 mod scale;

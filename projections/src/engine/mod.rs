@@ -10,6 +10,7 @@
 mod pages;
 mod parity;
 mod rebuild;
+mod shadow;
 mod status;
 mod tables;
 
