@@ -35,11 +35,17 @@ test: setup lint ## Everything, on a throw-away PostgreSQL that the tests start 
 	bash tests/with_postgres.sh cargo test --workspace --locked
 	cargo doc --workspace --no-deps --locked --quiet
 	bash tests/sdk/run.sh
+	bash tests/tlog/run.sh
 
 .PHONY: sdk
 sdk: setup ## The providers' official SDKs against sandbox and service (wants PyPI once)
 	cargo build --locked --quiet
 	bash tests/sdk/run.sh
+
+.PHONY: tlog
+tlog: setup ## Go's sumdb follows the transparency log of a service (wants Go once)
+	cargo build --locked --quiet
+	bash tests/tlog/run.sh
 
 .PHONY: lint
 lint: ## Format and lints, warnings are errors

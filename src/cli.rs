@@ -1,6 +1,7 @@
 //! The command line.
 
 mod group;
+mod verify;
 
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
@@ -9,6 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{ArgGroup, Parser, Subcommand};
+use domain::log::Signer;
+use domain::log::note::signer_key;
 use domain::user::Role;
 use indicatif::{ProgressBar, ProgressStyle};
 use projections::Engine;
@@ -24,6 +27,8 @@ use crate::{app, clock, dev, http, local, serve, telemetry};
 
 /// A wrong setting; as in BSD's sysexits.
 const EXIT_CONFIG: u8 = 78;
+/// The ledger is not what was sealed.
+const EXIT_NOT_AS_SEALED: u8 = 3;
 /// The database cannot be reached.
 const EXIT_UNAVAILABLE: u8 = 69;
 /// Who acts here, in the audit log.
@@ -38,7 +43,7 @@ const PLAIN_PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 /// all it takes to try it. Every flag is an environment variable too, and may
 /// stand in a file `.env` in the working directory.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage, 69 the database cannot be
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not what was sealed (`verify`), 69 the database cannot be
 /// reached, 78 a setting is missing or wrong.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
@@ -92,6 +97,20 @@ enum Command {
     /// Manage groups of clients.
     #[command(subcommand)]
     Group(group::GroupCommand),
+    /// Check that the ledger is what was sealed, or that a proof proves something.
+    ///
+    /// Recomputes the transparency log from every event and delivery, compares it with every signed head
+    /// and with the checkpoints that you kept outside, and names the first row that was changed,
+    /// removed, inserted or put into another order. Exit code 3: something is not as it was sealed.
+    Verify(Box<verify::VerifyArgs>),
+    /// Make a key under which the heads of the transparency log are signed.
+    ///
+    /// Prints LOG_SIGNING_KEY, which is a secret, and on standard error the verifier key, which is for
+    /// whoever checks the log.
+    LogKey {
+        /// What the log is called, for ever, such as `example.com/bitacora`.
+        name: String,
+    },
     /// Print the OpenAPI document.
     Openapi,
 }
@@ -171,6 +190,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     };
     if error.is::<WrongSetting>() || error.chain().any(wrong_address) {
         EXIT_CONFIG
+    } else if error.is::<verify::NotAsSealed>() || error.is::<verify::NotProved>() {
+        EXIT_NOT_AS_SEALED
     } else if error.chain().any(database_away) {
         EXIT_UNAVAILABLE
     } else {
@@ -184,6 +205,29 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
     match command {
         Command::Openapi => {
             print!("{}", http::openapi());
+            Ok(())
+        }
+        Command::Verify(mut args) => {
+            if settings.is_local() {
+                local::fill_log_key(&mut args.log, &settings.data_dir)?;
+            }
+            let keys = args.keys()?;
+            if let Some(path) = &args.file {
+                return verify::file(path, &keys);
+            }
+            let outside = args.outside(&keys)?;
+            with_database(&settings, &source, |pool| {
+                verify::database(pool, keys, outside)
+            })
+            .await
+        }
+        Command::LogKey { name } => {
+            let mut seed = [0; 32];
+            source.fill(&mut seed);
+            let key = signer_key(&name, &seed)
+                .map_err(|error| WrongSetting(format!("the name {error}")))?;
+            println!("{key}");
+            eprintln!("verifier key: {}", Signer::new(&key, None)?.verifier_key());
             Ok(())
         }
         Command::Serve(mut serve_settings) => {

@@ -4,6 +4,7 @@
 //! section 9). A wrong value stops the start with a message that names it.
 
 mod checks;
+mod log;
 mod messaging;
 
 use std::fmt;
@@ -17,6 +18,8 @@ use crate::effects;
 use crate::otp::OtpSettings;
 use crate::providers;
 use crate::providers::{builderbot, elevenlabs, twilio};
+
+pub use log::LogKeys;
 
 /// What the operator may set. Flags win over the environment, the environment
 /// over a `.env` file in the working directory.
@@ -46,6 +49,24 @@ impl Settings {
     pub fn is_local(&self) -> bool {
         self.database_url.as_deref().is_none_or(str::is_empty)
     }
+}
+
+/// How the transparency log is signed, and whose signatures are believed.
+#[derive(Args, Clone, Debug, Default)]
+pub struct LogSettings {
+    /// Key that signs the heads of the transparency log, as `bitacora log-key` makes one. The
+    /// first of a list signs, every one is believed. Without one nothing is sealed.
+    #[arg(long, env = "LOG_SIGNING_KEY", hide_env_values = true)]
+    pub log_signing_key: Option<SecretList>,
+
+    /// What the log is called, for ever. Default: as its key is.
+    #[arg(long, env = "LOG_ORIGIN")]
+    pub log_origin: Option<String>,
+
+    /// Verifier keys that are believed too, comma-separated: those of signing keys that are no
+    /// longer used.
+    #[arg(long, env = "LOG_VERIFIER_KEYS", value_delimiter = ',')]
+    pub log_verifier_keys: Vec<String>,
 }
 
 /// What `bitacora serve` may be told beside [`Settings`].
@@ -213,6 +234,15 @@ pub struct ServeSettings {
     #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
     pub jwt_secret: Option<SecretList>,
 
+    /// The transparency log.
+    #[command(flatten)]
+    pub log: LogSettings,
+
+    /// Seconds between two heads of the transparency log.
+    #[arg(long, env = "LOG_SEAL_SECONDS", default_value_t = 1,
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub log_seal_seconds: u64,
+
     /// Whether phone numbers are masked in answers.
     #[arg(long, env = "PII_MASKING_ENABLED", default_value = "true", action = clap::ArgAction::Set,
           value_parser = clap::builder::BoolishValueParser::new())]
@@ -335,6 +365,10 @@ pub struct Config {
     pub service_tokens: Vec<String>,
     /// Secrets of login tokens; the first signs.
     pub jwt_secrets: Vec<String>,
+    /// Who signs the transparency log, if anybody does, and who is believed.
+    pub log: LogKeys,
+    /// Time between two heads of the transparency log.
+    pub seal_every: Duration,
     /// Whether phone numbers are masked in answers.
     pub mask_phone_numbers: bool,
     /// Origins that browsers may call from.
@@ -391,6 +425,8 @@ impl Config {
             timezone: checks::timezone(&settings.timezone)?,
             service_tokens: checks::required(&settings.microservice_token, "MICROSERVICE_TOKEN")?,
             jwt_secrets,
+            log: LogKeys::new(&settings.log)?,
+            seal_every: Duration::from_secs(settings.log_seal_seconds),
             mask_phone_numbers: settings.pii_masking_enabled,
             cors_allowed_origins: checks::origins(&settings.cors_allowed_origins)?,
             metrics_addr: settings.metrics_addr,

@@ -10,12 +10,14 @@ use anyhow::Context;
 
 use crate::accounts::{Accounts, NewUser};
 use crate::clock;
-use crate::config::{SecretList, ServeSettings};
+use crate::config::{LogSettings, SecretList, ServeSettings};
 
 /// The name under which the first admin logs in.
 pub const ADMIN_EMAIL: &str = "admin@bitacora.local";
 /// Bytes of randomness in a generated secret.
 const SECRET_BYTES: usize = 24;
+/// The one generated secret that is not only random.
+const LOG_SIGNING_KEY: &str = "LOG_SIGNING_KEY";
 
 /// Gives every secret that is not set a value of its own, kept in the data
 /// directory from the first start on. Returns where they are, and whether some
@@ -29,15 +31,13 @@ pub fn fill_secrets(
     source: &clock::Source,
 ) -> anyhow::Result<(PathBuf, bool)> {
     fs::create_dir_all(data_dir).with_context(|| format!("cannot make {}", data_dir.display()))?;
-    let file = data_dir.join("secrets.env");
-    let kept: Vec<(String, String)> = match dotenvy::from_path_iter(&file) {
-        Ok(lines) => lines
-            .collect::<Result<_, _>>()
-            .with_context(|| format!("{} is damaged", file.display()))?,
-        Err(_) => Vec::new(),
-    };
+    let (file, kept) = kept_secrets(data_dir)?;
     let mut fresh = Vec::new();
-    let slots: [(&str, &mut Option<SecretList>, &str); 7] = [
+    let mut seed = [0; 32];
+    source.fill(&mut seed);
+    let log_name = format!("bitacora.local/{}", source.secret(4));
+    let log_key = domain::log::note::signer_key(&log_name, &seed)?;
+    let slots: [(&str, &mut Option<SecretList>, &str); 8] = [
         ("JWT_SECRET", &mut settings.jwt_secret, ""),
         ("MICROSERVICE_TOKEN", &mut settings.microservice_token, ""),
         (
@@ -61,6 +61,7 @@ pub fn fill_secrets(
             "",
         ),
         ("TWILIO_AUTH_TOKEN", &mut settings.twilio_auth_token, ""),
+        (LOG_SIGNING_KEY, &mut settings.log.log_signing_key, ""),
     ];
     for (name, slot, prefix) in slots {
         if slot.as_ref().is_some_and(|given| !given.is_empty()) {
@@ -71,7 +72,10 @@ pub fn fill_secrets(
             .find(|(kept, _)| kept == name)
             .map(|(_, value)| value.clone());
         let value = value.unwrap_or_else(|| {
-            let value = format!("{prefix}{}", source.secret(SECRET_BYTES));
+            let value = match name {
+                LOG_SIGNING_KEY => log_key.clone(),
+                _ => format!("{prefix}{}", source.secret(SECRET_BYTES)),
+            };
             fresh.push(format!("{name}={value}\n"));
             value
         });
@@ -85,6 +89,36 @@ pub fn fill_secrets(
         out.sync_all()?;
     }
     Ok((file, !fresh.is_empty()))
+}
+
+/// The file of the generated secrets, and those in it.
+fn kept_secrets(data_dir: &Path) -> anyhow::Result<(PathBuf, Vec<(String, String)>)> {
+    let file = data_dir.join("secrets.env");
+    let kept = match dotenvy::from_path_iter(&file) {
+        Ok(lines) => lines
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("{} is damaged", file.display()))?,
+        Err(_) => Vec::new(),
+    };
+    Ok((file, kept))
+}
+
+/// The key of the transparency log that an earlier start generated, where the
+/// settings have none.
+///
+/// # Errors
+/// When the file is damaged.
+pub fn fill_log_key(settings: &mut LogSettings, data_dir: &Path) -> anyhow::Result<()> {
+    if settings
+        .log_signing_key
+        .as_ref()
+        .is_none_or(SecretList::is_empty)
+    {
+        let (_, kept) = kept_secrets(data_dir)?;
+        let kept = kept.into_iter().find(|(name, _)| name == LOG_SIGNING_KEY);
+        settings.log_signing_key = kept.map(|(_, key)| key.parse()).transpose()?;
+    }
+    Ok(())
 }
 
 /// Registers the first admin, if there is nobody yet. Returns the password,

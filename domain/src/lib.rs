@@ -15,6 +15,7 @@ pub mod event;
 pub mod fact;
 pub mod group;
 pub mod line;
+pub mod log;
 pub mod message;
 pub mod otp;
 pub mod phone;

@@ -60,14 +60,21 @@ pub async fn of_interaction(
     conn: &mut PgConnection,
     interaction_id: &str,
 ) -> anyhow::Result<Vec<InteractionEvent>> {
+    let positions = newest(conn, interaction_id).await?;
+    at(conn, interaction_id, &positions).await
+}
+
+/// The positions of the newest events of an interaction, in order.
+pub(crate) async fn newest(
+    conn: &mut PgConnection,
+    interaction_id: &str,
+) -> sqlx::Result<Vec<i64>> {
     let sql = "select position from interaction_events where interaction_id = $1
                order by position desc limit $2";
-    let positions: Vec<i64> = sqlx::query_scalar(sql)
-        .bind(interaction_id)
-        .bind(EVENTS_MAX as i64)
-        .fetch_all(&mut *conn)
-        .await?;
-    at(conn, interaction_id, &positions).await
+    let query = sqlx::query_scalar(sql).bind(interaction_id);
+    let mut positions: Vec<i64> = query.bind(EVENTS_MAX as i64).fetch_all(conn).await?;
+    positions.reverse();
+    Ok(positions)
 }
 
 /// An interaction's events at these positions, in order.

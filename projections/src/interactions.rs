@@ -107,6 +107,20 @@ pub async fn get(conn: &mut PgConnection, id: &str) -> sqlx::Result<Option<Inter
         .await
 }
 
+/// The positions of an interaction's newest events, in order; `None` when it is
+/// unknown.
+///
+/// # Errors
+/// When the database fails.
+pub async fn newest_positions(conn: &mut PgConnection, id: &str) -> sqlx::Result<Option<Vec<i64>>> {
+    match get(conn, id).await? {
+        Some(interaction) => interaction_events::newest(conn, &interaction.id)
+            .await
+            .map(Some),
+        None => Ok(None),
+    }
+}
+
 /// The interaction with all that belongs to it.
 ///
 /// # Errors

@@ -42,6 +42,7 @@ pub fn document<T: OpenApi>(service: &OpenApiService<T, ()>) -> String {
     serde_json::from_str::<Value>(&spec)
         .map(with_webhook_schemes)
         .map(with_documentation)
+        .map(with_tiles)
         .map(with_nulls)
         .and_then(|value| serde_json::to_string_pretty(&value))
         .unwrap_or(spec)
@@ -94,6 +95,58 @@ fn with_documentation(mut document: Value) -> Value {
             }},
         });
     }
+    document
+}
+
+/// The static files of the transparency log: their names have slashes.
+fn with_tiles(mut document: Value) -> Value {
+    let bytes =
+        json!({"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}});
+    let error = json!({"application/json; charset=utf-8": {"schema": {"$ref": "#/components/schemas/Error"}}});
+    let path = |name: &str, description: &str| {
+        json!({"name": name, "in": "path", "required": true, "description": description,
+               "schema": {"type": "string"}, "example": if name == "level" {"0"} else {"x001/234.p/5"}})
+    };
+    let index = path(
+        "index",
+        "Which tile, in threes of digits: `x001/234`; a partial one ends in `.p/<width>`.",
+    );
+    document["paths"]["/tlog/checkpoint"]["get"] = json!({
+        "tags": ["Ledger"],
+        "summary": "The signed head, for standard clients",
+        "description": "C2SP tlog-tiles: everybody may read it.",
+        "operationId": "get_tlog_checkpoint",
+        "responses": {
+            "200": {"description": "A C2SP tlog-checkpoint.", "content": {"text/plain; charset=utf-8": {"schema": {"type": "string"}}}},
+            "404": {"description": "Nothing is sealed yet.", "content": error},
+        },
+    });
+    document["paths"]["/tlog/tile/{level}/{index}"]["get"] = json!({
+        "tags": ["Ledger"],
+        "summary": "A tile of hashes",
+        "description": "C2SP tlog-tiles: up to 256 hashes of a level. Everybody may read it.",
+        "operationId": "get_tlog_tile",
+        "parameters": [path("level", "0 is that of the leaves."), index],
+        "responses": {
+            "200": {"description": "The hashes, one behind another.", "content": bytes},
+            "404": {"description": "There is no such tile.", "content": error},
+        },
+    });
+    document["paths"]["/tlog/tile/entries/{index}"]["get"] = json!({
+        "tags": ["Ledger"],
+        "summary": "A bundle of entries",
+        "description": "C2SP tlog-tiles: what 256 leaves are the hashes of, each behind its length in two bytes. For the roles `auditor` and `admin`.",
+        "operationId": "get_tlog_entries",
+        "parameters": [index],
+        "security": [{"person": []}],
+        "responses": {
+            "200": {"description": "The entries.", "content": bytes},
+            "401": {"description": "The credential is missing or wrong.", "content": error},
+            "403": {"description": "The caller may not do this.", "content": error},
+            "404": {"description": "There is no such bundle.", "content": error},
+            "409": {"description": "The ledger is not what was sealed.", "content": error},
+        },
+    });
     document
 }
 

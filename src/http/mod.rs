@@ -22,12 +22,14 @@ mod idempotency;
 mod incoming;
 mod interactions;
 mod ledger;
+mod log;
 mod otp;
 mod params;
 mod projections;
 mod range;
 mod reply;
 mod status_stream;
+mod tiles;
 mod time;
 mod users;
 mod webhooks;
@@ -90,6 +92,7 @@ type Apis = (
     // Who sees to it.
     (
         ledger::Api,
+        log::Api,
         deliveries::Api,
         audit::Api,
         projections::Api,
@@ -119,6 +122,7 @@ fn service() -> OpenApiService<Apis, ()> {
         // Who sees to it.
         (
             ledger::Api,
+            log::Api,
             deliveries::Api,
             audit::Api,
             projections::Api,
@@ -149,6 +153,8 @@ pub fn routes(app: Arc<App>) -> impl Endpoint {
     let routes = Route::new()
         .at("/api/docs", poem::get(docs::swagger_ui(&api, &document)))
         .at("/api/openapi.json", poem::get(docs::endpoint(document)))
+        .at("/tlog/checkpoint", poem::get(tiles::get_head))
+        .at("/tlog/tile/*path", poem::get(tiles::get_tile))
         .nest(
             "/",
             api.into_endpoint()

@@ -24,6 +24,7 @@ mod ingest;
 mod interactions;
 mod ledger;
 mod local_postgres;
+mod log;
 mod openapi;
 mod otp;
 mod privacy;

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bitacora::clock::Source;
-use bitacora::config::{Config, TextMode};
+use bitacora::config::{Config, LogKeys, TextMode};
 use bitacora::ledger::Limits;
 use bitacora::otp::OtpSettings;
 use bitacora::providers::elevenlabs::client::text::Timing;
@@ -308,6 +308,9 @@ pub fn config() -> Config {
         timezone: "America/Bogota".parse().unwrap(),
         service_tokens: vec![SERVICE_TOKEN.to_owned()],
         jwt_secrets: vec![JWT_SECRET.to_owned()],
+        // Sealed by the tests of the log themselves.
+        log: LogKeys::default(),
+        seal_every: Duration::from_secs(1),
         mask_phone_numbers: true,
         cors_allowed_origins: vec!["https://app.example.com".to_owned()],
         metrics_addr: None,
