@@ -329,13 +329,16 @@ impl Api {
         &self,
         app: Data<&Arc<App>>,
         auth: Auth,
-        /// The size of the smaller tree: that of a checkpoint.
-        from: Query<u64>,
+        /// The size of the smaller tree: that of a checkpoint. The first if not given.
+        from: Query<Option<u64>>,
         /// The size of the larger one, the last if not given.
         to: Query<Option<u64>>,
     ) -> Result<Json<Success<ConsistencyView>>, Failure> {
         Caller::from(auth).require(Access::Auditor)?;
-        let old = checkpoint(&app, Some(from.0)).await?;
+        let old = match from.0 {
+            Some(size) => checkpoint(&app, Some(size)).await?,
+            None => log::first(&app.pool).await?.ok_or_else(none_yet)?,
+        };
         let new = checkpoint(&app, to.0).await?;
         if old.size > new.size {
             return Err(Failure::field("from", "must not be more than to"));

@@ -44,6 +44,11 @@ pub async fn get_tile(app: Data<&Arc<App>>, request: &Request) -> Result<Respons
         .ok_or_else(no_such)?
         .1;
     let tile = read_path(path).ok_or_else(no_such)?;
+    if tile.is_data() {
+        let caller = auth::caller_of(&app, request);
+        let caller = caller.ok_or_else(Failure::unauthorized)?;
+        caller.require(Access::Auditor)?;
+    }
     let size = log::latest(&app.pool)
         .await?
         .map_or(0, |latest| latest.size);
@@ -56,9 +61,6 @@ pub async fn get_tile(app: Data<&Arc<App>>, request: &Request) -> Result<Respons
         return Err(no_such());
     }
     let data = if tile.is_data() {
-        let caller = auth::caller_of(&app, request);
-        let caller = caller.ok_or_else(Failure::unauthorized)?;
-        caller.require(Access::Auditor)?;
         let rows = log::entries(&app.pool, begin, end).await.map_err(failure)?;
         bundle(&rows)
     } else {

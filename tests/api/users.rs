@@ -569,6 +569,8 @@ fn operations() -> Vec<(String, String, Value)> {
             let numbered = parameters.is_some_and(|it| it.iter().any(is_number));
             let path = path
                 .replace("{id}", if numbered { "999999" } else { UNKNOWN_ID })
+                .replace("{position}", "999999")
+                .replace("{index}", "000")
                 .replace("{name}", "interactions");
             found.push((method.to_uppercase(), path, body));
         }

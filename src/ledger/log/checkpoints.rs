@@ -59,6 +59,15 @@ pub async fn latest(db: impl PgExecutor<'_>) -> sqlx::Result<Option<Checkpoint>>
     sqlx::query_as(&sql).fetch_optional(db).await
 }
 
+/// The first one.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn first(db: impl PgExecutor<'_>) -> sqlx::Result<Option<Checkpoint>> {
+    let sql = format!("select {COLUMNS} from log_checkpoints order by size limit 1");
+    sqlx::query_as(&sql).fetch_optional(db).await
+}
+
 /// The last one that was signed at or before a time.
 ///
 /// # Errors

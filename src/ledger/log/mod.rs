@@ -13,7 +13,7 @@ mod rows;
 mod seal;
 mod verify;
 
-pub use checkpoints::{Checkpoint, at_time, latest, list, of_size};
+pub use checkpoints::{Checkpoint, at_time, first, latest, list, of_size};
 pub use diagnose::{Finding, RowName};
 pub use proofs::{
     Damaged, Places, Proved, consistency, deliveries, entries, events, places, prove, prove_rows,

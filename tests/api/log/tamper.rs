@@ -2,7 +2,7 @@
 
 use bitacora::ledger::log::{Finding, Outside, Report, RowName, latest, verify};
 use domain::log::note::signer_key;
-use domain::log::{Frontier, Signer};
+use domain::log::{Frontier, Proof, Signer};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -499,4 +499,55 @@ async fn the_command_says_it_and_ends_with_3() {
             .contains("NOT AS SEALED: event 4 was changed (leaf 3)"),
         "{ended:?}"
     );
+}
+
+#[tokio::test]
+async fn a_proof_is_verified_alone() {
+    let key = program::run(&["log-key", "example.com/alone"], &[], "").await;
+    assert_eq!(key.code, Some(0), "{key:?}");
+    let (signing, verifying) = (key.stdout.trim(), key.stderr.trim());
+    let verifying = verifying.strip_prefix("verifier key: ").unwrap();
+    let refused = program::run(&["log-key", "no name"], &[], "").await;
+    assert_eq!(refused.code, Some(78), "{refused:?}");
+
+    let signer = Signer::new(signing, None).unwrap();
+    assert_eq!(signer.verifier_key(), verifying);
+    let entry = b"bitacora.event/v1\n".to_vec();
+    let mut tree = Frontier::default();
+    tree.push(tlog_tiles::record_hash(&entry), &mut |_| ());
+    let proof = Proof {
+        index: 0,
+        entry: Some(entry),
+        hashes: vec![],
+        checkpoint: signer.sign(1, tree.root()).unwrap(),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let keys = [("LOG_VERIFIER_KEYS", verifying)];
+    for (name, text, code) in [
+        ("good", proof.text(), 0),
+        (
+            "other",
+            Proof {
+                entry: Some(b"x".to_vec()),
+                ..proof.clone()
+            }
+            .text(),
+            3,
+        ),
+        (
+            "bare",
+            Proof {
+                entry: None,
+                ..proof.clone()
+            }
+            .text(),
+            1,
+        ),
+        ("none", "no proof".to_owned(), 3),
+    ] {
+        let file = dir.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        let ended = program::run(&["verify", file.to_str().unwrap()], &keys, "").await;
+        assert_eq!(ended.code, Some(code), "{name}: {ended:?}");
+    }
 }
