@@ -182,7 +182,11 @@ pub fn requests(next: &mut u64, count: u64, variant: Variant) -> Vec<bytes::Byte
     made
 }
 
-async fn send(service: &Service, requests: Vec<bytes::Bytes>) -> anyhow::Result<Outcome> {
+/// Sends them all as fast as they are answered.
+///
+/// # Errors
+/// When one is not answered 200.
+pub async fn send(service: &Service, requests: Vec<bytes::Bytes>) -> anyhow::Result<Outcome> {
     let count = requests.len();
     let outcome = run(service.address, requests, CONNECTIONS, Pace::Closed).await?;
     if outcome.accepted() != count {
