@@ -9,7 +9,7 @@
 -- identity is drawn after the lock (0001).
 create trigger deliveries_in_commit_order before insert on deliveries
     for each statement execute function ledger_take_lock();
-create unique index deliveries_seq on deliveries (seq);
+create index deliveries_seq on deliveries (seq);
 
 create table log_tiles (
     level smallint not null check (level between 0 and 7),
