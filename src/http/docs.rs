@@ -6,6 +6,8 @@ use poem::{Endpoint, Response, endpoint::make_sync};
 use poem_openapi::{OpenApi, OpenApiService};
 use serde_json::{Value, json};
 
+use super::log;
+
 /// How webhooks prove themselves, which poem-openapi cannot know: by any of
 /// these, checked in `http::webhooks`. Name, place, parameter, description.
 const WEBHOOK_SCHEMES: [(&str, &str, &str, &str); 4] = [
@@ -43,6 +45,7 @@ pub fn document<T: OpenApi>(service: &OpenApiService<T, ()>) -> String {
         .map(with_webhook_schemes)
         .map(with_documentation)
         .map(with_tiles)
+        .map(with_proofs)
         .map(with_nulls)
         .and_then(|value| serde_json::to_string_pretty(&value))
         .unwrap_or(spec)
@@ -147,6 +150,23 @@ fn with_tiles(mut document: Value) -> Value {
             "409": {"description": "The ledger is not what was sealed.", "content": error},
         },
     });
+    document
+}
+
+/// Examples of what is text.
+fn with_proofs(mut document: Value) -> Value {
+    let proof = log::example_proof();
+    for (path, example) in [
+        ("/api/ledger/checkpoint", log::EXAMPLE_CHECKPOINT),
+        ("/tlog/checkpoint", log::EXAMPLE_CHECKPOINT),
+        ("/api/ledger/events/{position}/proof", &proof),
+        ("/api/deliveries/{id}/proof", &proof),
+    ] {
+        let content = document["paths"][path]["get"]["responses"]["200"]["content"].as_object_mut();
+        for (_, body) in content.into_iter().flatten() {
+            body["example"] = json!(example);
+        }
+    }
     document
 }
 

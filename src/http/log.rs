@@ -39,8 +39,14 @@ struct CheckpointView {
 }
 
 /// A checkpoint of the documentation.
-const EXAMPLE_CHECKPOINT: &str = "example.com/bitacora\n2\nKPLubG8X/EwMffc4yT6l6aWypcpxoC6rBayA1A7ih/E=\n\n\
+pub(super) const EXAMPLE_CHECKPOINT: &str = "example.com/bitacora\n2\nKPLubG8X/EwMffc4yT6l6aWypcpxoC6rBayA1A7ih/E=\n\n\
     — example.com/bitacora 2ihx1sFxGPWMfbbwqtqSRHASrZlJ7O3WuOGeyYkZ3FKvVBoYSNeU9pHklQ5pacMb7mGeNoWfpxf8AEYB8eyfxR84TwY=\n";
+
+/// A proof of the documentation: of the first of the two leaves.
+pub(super) fn example_proof() -> String {
+    let hash = "oxtY24/zG/hsWbbIrgBBZXpkNDV2yJ4AYWzEmfo1OkY=";
+    format!("c2sp.org/tlog-proof@v1\nindex 0\n{hash}\n\n{EXAMPLE_CHECKPOINT}")
+}
 
 impl poem_openapi::types::Example for CheckpointView {
     fn example() -> Self {
@@ -72,7 +78,7 @@ impl From<Checkpoint> for CheckpointView {
 
 /// What the log is.
 #[derive(Debug, Object)]
-#[oai(rename = "TransparencyLog")]
+#[oai(rename = "TransparencyLog", example)]
 struct LogView {
     /// What it is called; `null` while nothing is sealed here.
     origin: Option<String>,
@@ -82,9 +88,20 @@ struct LogView {
     latest: Option<CheckpointView>,
 }
 
+impl poem_openapi::types::Example for LogView {
+    fn example() -> Self {
+        let key = "example.com/bitacora+da2871d6+AepKbGPinFIKvvVQexMuxfmVR3auvr57kkIe6mkURtIs";
+        Self {
+            origin: Some("example.com/bitacora".to_owned()),
+            verifier_keys: vec![key.to_owned()],
+            latest: Some(CheckpointView::example()),
+        }
+    }
+}
+
 /// That one tree is the beginning of another.
 #[derive(Debug, Object)]
-#[oai(rename = "ConsistencyProof")]
+#[oai(rename = "ConsistencyProof", example)]
 struct ConsistencyView {
     /// The smaller tree.
     from: CheckpointView,
@@ -92,6 +109,17 @@ struct ConsistencyView {
     to: CheckpointView,
     /// RFC 6962, 2.1.2: hashes, base64.
     proof: Vec<String>,
+}
+
+impl poem_openapi::types::Example for ConsistencyView {
+    fn example() -> Self {
+        // A tree begins with itself: there is nothing to prove.
+        Self {
+            from: CheckpointView::example(),
+            to: CheckpointView::example(),
+            proof: vec![],
+        }
+    }
 }
 
 /// That something of an interaction is in the log.
@@ -108,12 +136,26 @@ struct RowProofView {
 
 /// That an interaction is in the log.
 #[derive(Debug, Object)]
-#[oai(rename = "InteractionProofs")]
+#[oai(rename = "InteractionProofs", example)]
 struct InteractionProofsView {
     /// The head that all of them lead to.
     checkpoint: String,
     /// Its events in order (the newest 2,000), and the deliveries that brought them.
     rows: Vec<RowProofView>,
+}
+
+impl poem_openapi::types::Example for InteractionProofsView {
+    fn example() -> Self {
+        let event = RowProofView {
+            kind: "event".to_owned(),
+            id: "1".to_owned(),
+            proof: Some(example_proof()),
+        };
+        Self {
+            checkpoint: EXAMPLE_CHECKPOINT.to_owned(),
+            rows: vec![event],
+        }
+    }
 }
 
 /// Routes for the auditor.
