@@ -13,7 +13,7 @@ use poem_openapi::payload::{Binary, Json};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use projections::call_details::CallDetail;
 use projections::interaction_events::InteractionEvent;
-use projections::interactions::{self, AsOf, Cursor, Detail, Filter, Interaction};
+use projections::interactions::{self, Cursor, Detail, Filter, Interaction};
 use projections::messages::Message;
 use serde_json::Value;
 use uuid::Uuid;
@@ -351,7 +351,7 @@ impl Api {
     ) -> Result<Json<Success<DetailView>>, Failure> {
         let caller = Caller::from(auth);
         let id = params::id(id.0)?;
-        let as_of = read_as_of(as_of.0)?;
+        let as_of = params::as_of(as_of.0)?;
         let mut conn = app.pool.acquire().await?;
         let found = match as_of {
             None => interactions::detail(&mut conn, &id).await?,
@@ -433,22 +433,6 @@ fn phone_key(app: &App, given: Option<String>) -> Result<Option<String>, Failure
     let number = PhoneNumber::parse(given).or_else(|_| PhoneNumber::from_digits(given));
     let number = number.map_err(|error| Failure::field("phone", error.to_string()))?;
     Ok(Some(app.phone_index.key(number.as_str())))
-}
-
-fn read_as_of(given: Option<String>) -> Result<Option<AsOf>, Failure> {
-    let Some(given) = given.filter(|given| !given.is_empty()) else {
-        return Ok(None);
-    };
-    if let Ok(position) = given.parse() {
-        return Ok(Some(AsOf::Position(position)));
-    }
-    match params::time("as_of", Some(&given)) {
-        Ok(time) => Ok(time.map(AsOf::Time)),
-        Err(_) => Err(Failure::field(
-            "as_of",
-            "must be a ledger position or a time like 2025-10-28T23:29:50Z",
-        )),
-    }
 }
 
 /// Whether phone numbers must be masked. To reveal them is put on record,
