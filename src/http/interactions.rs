@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use domain::phone::{PhoneNumber, mask, mask_in};
+use domain::phone::{PhoneNumber, mask, mask_in, mask_json};
 use domain::{Channel, Direction, Provider};
 use poem::Request;
 use poem::web::Data;
@@ -424,7 +424,11 @@ impl Api {
     }
 }
 
-fn phone_key(app: &App, given: Option<String>) -> Result<Option<String>, Failure> {
+/// The key of a client's number that is looked for.
+///
+/// # Errors
+/// 400 that names the parameter.
+pub(super) fn phone_key(app: &App, given: Option<String>) -> Result<Option<String>, Failure> {
     let Some(given) = params::text("phone", given)? else {
         return Ok(None);
     };
@@ -452,28 +456,6 @@ pub(super) async fn must_mask(
     })
     .await?;
     Ok(false)
-}
-
-/// A document with a number masked wherever it stands in it.
-pub fn mask_json(document: &Value, number: &str) -> Value {
-    match document {
-        Value::String(text) => Value::String(mask_in(text, number)),
-        Value::Array(items) => items.iter().map(|item| mask_json(item, number)).collect(),
-        Value::Object(fields) => fields
-            .iter()
-            .map(|(name, value)| (name.clone(), mask_json(value, number)))
-            .collect(),
-        Value::Number(digits) => {
-            let text = digits.to_string();
-            let masked = mask_in(&text, number);
-            if masked == text {
-                document.clone()
-            } else {
-                Value::String(masked)
-            }
-        }
-        Value::Null | Value::Bool(_) => document.clone(),
-    }
 }
 
 fn show_row(row: Interaction, masked: bool) -> Row {

@@ -10,6 +10,7 @@ pub mod deliveries;
 mod entry;
 pub mod events;
 pub mod log;
+pub mod lines;
 mod prepared;
 mod rejections;
 mod store;
