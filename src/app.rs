@@ -26,6 +26,8 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 /// Documents that are read at once: each takes a core and its memory.
 const IMPORTS_AT_ONCE: usize = 2;
+/// Exports that are made at once: each takes a connection.
+const EXPORTS_AT_ONCE: usize = 2;
 /// How long a command waits until what it changed can be read.
 const READ_YOUR_WRITES_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -53,6 +55,8 @@ pub struct App {
     pub live: Live,
     /// Documents that are read at once.
     pub importing: Semaphore,
+    /// Exports that are made at once.
+    pub exporting: Arc<Semaphore>,
     /// The read models.
     pub engine: Engine,
     /// The one way to look up a phone.
@@ -108,6 +112,7 @@ impl App {
             engine: Engine::new(pool.clone(), projections::all(&phone_index)),
             live: Live::default(),
             importing: Semaphore::new(IMPORTS_AT_ONCE),
+            exporting: Arc::new(Semaphore::new(EXPORTS_AT_ONCE)),
             started_at: source.now(),
             store,
             config,

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod export;
 mod group;
 mod verify;
 
@@ -21,6 +22,7 @@ use sqlx::PgPool;
 
 use crate::accounts::{Accounts, NewUser};
 use crate::config::{Config, ServeSettings, Settings};
+use crate::export::Misplaced;
 use crate::ledger::{self, Entry, Limits, Store, write_batch};
 use crate::local_postgres::{Durability, LocalPostgres};
 use crate::{app, clock, dev, http, local, serve, telemetry};
@@ -29,6 +31,8 @@ use crate::{app, clock, dev, http, local, serve, telemetry};
 const EXIT_CONFIG: u8 = 78;
 /// The ledger is not what was sealed.
 const EXIT_NOT_AS_SEALED: u8 = 3;
+/// Wrong usage, as clap has it.
+const EXIT_USAGE: u8 = 2;
 /// The database cannot be reached.
 const EXIT_UNAVAILABLE: u8 = 69;
 /// Who acts here, in the audit log.
@@ -91,6 +95,10 @@ enum Command {
         #[arg(long, group = "which")]
         all: bool,
     },
+    /// Write interactions, events or deliveries to a file, all of one ledger position.
+    ///
+    /// `bitacora export --kind events --reveal -o events.jsonl`
+    Export(Box<export::ExportArgs>),
     /// Manage people.
     #[command(subcommand)]
     User(UserCommand),
@@ -188,7 +196,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             Some(sqlx::Error::Configuration(_))
         )
     };
-    if error.is::<WrongSetting>() || error.chain().any(wrong_address) {
+    if error.is::<Misplaced>() {
+        EXIT_USAGE
+    } else if error.is::<WrongSetting>() || error.chain().any(wrong_address) {
         EXIT_CONFIG
     } else if error.is::<verify::NotAsSealed>() || error.is::<verify::NotProved>() {
         EXIT_NOT_AS_SEALED
@@ -248,6 +258,12 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Replay { projection, all: _ } => {
             with_database(&settings, &source, |pool| {
                 replay(pool, projection, source.clone())
+            })
+            .await
+        }
+        Command::Export(args) => {
+            with_database(&settings, &source, |pool| {
+                export::run(pool, *args, source.clone())
             })
             .await
         }
@@ -445,6 +461,18 @@ async fn put_on_record<T, E>(
     outcome: &Result<T, E>,
 ) -> anyhow::Result<()> {
     let outcome = if outcome.is_ok() { "ok" } else { "failed" };
+    write_down(pool, source, action, target, outcome, None).await
+}
+
+/// As [`put_on_record`], with more on it, free of personal data.
+async fn write_down(
+    pool: &PgPool,
+    source: &clock::Source,
+    action: &str,
+    target: String,
+    outcome: &str,
+    detail: Option<String>,
+) -> anyhow::Result<()> {
     let recorded = domain::audit::Recorded {
         actor: ACTOR.to_owned(),
         role: None,
@@ -453,7 +481,7 @@ async fn put_on_record<T, E>(
         outcome: outcome.to_owned(),
         from: None,
         request_id: None,
-        detail: None,
+        detail,
     };
     let entry = Entry::Facts(vec![recorded.at(source.now())], serde_json::json!({}));
     let mut conn = pool.acquire().await?;

@@ -329,6 +329,18 @@ pub fn event_type(name: &str) -> Option<&'static EventType> {
     EVENT_TYPES.iter().find(|kind| kind.name == name)
 }
 
+/// A payload with the client's number masked wherever it stands in it.
+pub fn masked(event_type_name: &str, payload: Value) -> Value {
+    let contacts = event_type(event_type_name).map_or(&[][..], |kind| kind.contacts);
+    contacts.iter().fold(payload, |payload, field| {
+        let contact = payload.get(field).and_then(Value::as_str);
+        match contact.map(str::to_owned) {
+            Some(contact) => crate::phone::mask_json(&payload, &contact),
+            None => payload,
+        }
+    })
+}
+
 /// The version in which events of this name are written today.
 pub(crate) fn version(name: &str) -> &'static str {
     event_type(name).map_or("1", |kind| kind.version)

@@ -9,6 +9,7 @@ use hmac::{Hmac, Mac};
 use phonenumber::Mode;
 use phonenumber::metadata::DATABASE;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::Sha256;
 
 /// Fewest digits, country code included, that are taken for a number.
@@ -194,6 +195,28 @@ pub fn mask(address: &str) -> String {
     masked.extend(std::iter::repeat_n('*', hidden));
     masked.push_str(&address[shown_from..]);
     masked
+}
+
+/// A document with a number masked wherever it stands in it.
+pub fn mask_json(document: &Value, number: &str) -> Value {
+    match document {
+        Value::String(text) => Value::String(mask_in(text, number)),
+        Value::Array(items) => items.iter().map(|item| mask_json(item, number)).collect(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| (name.clone(), mask_json(value, number)))
+            .collect(),
+        Value::Number(digits) => {
+            let text = digits.to_string();
+            let masked = mask_in(&text, number);
+            if masked == text {
+                document.clone()
+            } else {
+                Value::String(masked)
+            }
+        }
+        Value::Null | Value::Bool(_) => document.clone(),
+    }
 }
 
 /// Masks every occurrence of `address` in a text, with or without its `+`.

@@ -207,6 +207,23 @@ pub async fn read_positions(
     rows.into_iter().map(read).collect()
 }
 
+/// The positions, up to one, of the events of streams of a kind.
+pub(crate) async fn positions_of(
+    conn: &mut PgConnection,
+    aggregate_type: &str,
+    ids: &[&str],
+    upto: i64,
+) -> sqlx::Result<Vec<i64>> {
+    let sql = "select position from public.events
+               where aggregate_type = $1 and aggregate_id = any($2) and position <= $3";
+    sqlx::query_scalar(sql)
+        .bind(aggregate_type)
+        .bind(ids)
+        .bind(upto)
+        .fetch_all(conn)
+        .await
+}
+
 /// The rows of a page until their sizes exceed the limit. The size is looked
 /// at without reading the payload.
 fn paged(page: &str) -> String {

@@ -90,16 +90,16 @@ pub(crate) async fn at(
         .collect())
 }
 
-/// The positions of an interaction's events up to one, in order.
+/// The positions of the events of interactions up to one.
 pub(crate) async fn positions(
     conn: &mut PgConnection,
-    interaction_id: &str,
+    interaction_ids: &[&str],
     upto: i64,
 ) -> sqlx::Result<Vec<i64>> {
     let sql = "select position from interaction_events
-               where interaction_id = $1 and position <= $2 order by position";
+               where interaction_id = any($1) and position <= $2";
     sqlx::query_scalar(sql)
-        .bind(interaction_id)
+        .bind(interaction_ids)
         .bind(upto)
         .fetch_all(conn)
         .await

@@ -16,6 +16,8 @@ use sqlx::{FromRow, PgConnection, Row};
 
 pub use list::{Cursor, Filter, Listed, ListedRow, list, listed};
 
+pub use crate::past::AsOf;
+
 use crate::call_details::{self, CallDetail};
 use crate::engine::Projection;
 use crate::interaction::{self, Tables};
@@ -23,7 +25,7 @@ use crate::interaction_events::{self, InteractionEvent};
 use crate::messages::{self, Message};
 use crate::search::Lexicon;
 use crate::sql::{Table, optional_word, word};
-use crate::{feed, text};
+use crate::{past, text};
 
 /// A row of `interactions`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -79,15 +81,6 @@ pub struct Detail {
     pub messages: Vec<Message>,
     /// The newest events, at most [`interaction_events::EVENTS_MAX`], in order.
     pub events: Vec<InteractionEvent>,
-}
-
-/// Up to where the past is asked about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AsOf {
-    /// The ledger up to this position.
-    Position(i64),
-    /// The ledger as it was recorded up to this time.
-    Time(DateTime<Utc>),
 }
 
 /// The interaction with this id, or that answers to this name.
@@ -146,31 +139,22 @@ pub async fn as_of(
     id: &str,
     then: AsOf,
 ) -> anyhow::Result<Option<Detail>> {
-    let upto = match then {
-        AsOf::Position(position) => position,
-        AsOf::Time(at) => feed::position_at(conn, at).await?,
-    };
+    let upto = then.position(conn).await?;
     let Some(now) = get(conn, id).await? else {
         return Ok(None);
     };
     let mut tables = Tables::default();
-    for page in interaction_events::positions(conn, &now.id, upto)
-        .await?
-        .chunks(AS_OF_PAGE)
-    {
-        for recorded in feed::read_positions(conn, page).await? {
-            tables.fold(&recorded);
-        }
-    }
+    let positions = interaction_events::positions(conn, &[&now.id], upto).await?;
+    past::fold(conn, positions, |page| {
+        page.iter().for_each(|recorded| tables.fold(recorded));
+    })
+    .await?;
     let Some((mut detail, positions)) = tables.into_detail(&text::key(id)) else {
         return Ok(None);
     };
     detail.events = interaction_events::at(conn, &detail.interaction.id, &positions).await?;
     Ok(Some(detail))
 }
-
-/// How many events are in memory at once while the past is folded.
-const AS_OF_PAGE: usize = 500;
 
 impl Detail {
     /// Where a whole session was text, its turns are its messages.

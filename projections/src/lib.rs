@@ -23,6 +23,7 @@ pub mod interaction_events;
 pub mod interactions;
 pub mod messages;
 pub mod otp_challenges;
+pub mod past;
 mod rows;
 pub mod search;
 mod sql;

@@ -24,7 +24,9 @@ use std::time::Duration;
 use domain::batch::{self, Batch, Command, Order, Refused, Requested, Snapshot};
 
 pub use drive::{Pause, drive, drive_open_orders};
-pub use live::{Live, News, READ_MODELS, Status, read as read_status};
+pub use live::{
+    Live, News, READ_MODELS, Status, read as read_status, read_as_of as read_status_as_of,
+};
 pub use monitor::Monitor;
 pub use reconcile::{Recovered, reconcile, recover_call};
 

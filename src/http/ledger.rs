@@ -58,7 +58,7 @@ struct EventView {
 impl EventView {
     fn of(event: StoredEvent, mask: bool) -> Self {
         let payload = if mask {
-            masked(&event.event_type, event.payload)
+            domain::event::masked(&event.event_type, event.payload)
         } else {
             event.payload
         };
@@ -76,21 +76,6 @@ impl EventView {
             metadata: event.metadata,
         }
     }
-}
-
-/// A payload with the client's number masked wherever it stands in it.
-fn masked(event_type: &str, payload: serde_json::Value) -> serde_json::Value {
-    let contacts = domain::event::event_type(event_type).map_or(&[][..], |kind| kind.contacts);
-    contacts.iter().fold(payload, |payload, field| {
-        let Some(contact) = payload
-            .get(field)
-            .and_then(|contact| contact.as_str())
-            .map(str::to_owned)
-        else {
-            return payload;
-        };
-        super::interactions::mask_json(&payload, &contact)
-    })
 }
 
 /// Routes for the auditor.

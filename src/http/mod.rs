@@ -16,6 +16,7 @@ mod docs;
 mod documented_body;
 mod effects;
 mod error;
+mod export;
 mod groups;
 mod health;
 mod idempotency;
@@ -91,8 +92,7 @@ type Apis = (
     ),
     // Who sees to it.
     (
-        ledger::Api,
-        log::Api,
+        (ledger::Api, log::Api, export::Api),
         deliveries::Api,
         audit::Api,
         projections::Api,
@@ -121,8 +121,7 @@ fn service() -> OpenApiService<Apis, ()> {
         ),
         // Who sees to it.
         (
-            ledger::Api,
-            log::Api,
+            (ledger::Api, log::Api, export::Api),
             deliveries::Api,
             audit::Api,
             projections::Api,

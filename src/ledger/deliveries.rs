@@ -76,6 +76,13 @@ const SUMMARY: &str = "d.id, d.provider, d.route, d.verdict, d.reason, d.authent
 pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Vec<Summary>> {
     let mut query =
         QueryBuilder::<Postgres>::new(format!("select {SUMMARY} from deliveries d where true"));
+    push_filter(&mut query, filter);
+    query.push(" order by d.id desc limit ").push_bind(limit);
+    query.build_query_as().fetch_all(pool).await
+}
+
+/// Restricts a query of `deliveries d` to those that are wanted.
+pub(super) fn push_filter<'a>(query: &mut QueryBuilder<'a, Postgres>, filter: &'a Filter) {
     if let Some(verdict) = &filter.verdict {
         // The partial index has the exceptions only: say so where it may serve.
         if verdict != "accepted" {
@@ -98,8 +105,6 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Ve
     if let Some(before) = filter.before {
         query.push(" and d.id < ").push_bind(before);
     }
-    query.push(" order by d.id desc limit ").push_bind(limit);
-    query.build_query_as().fetch_all(pool).await
 }
 
 /// One delivery with its bytes.

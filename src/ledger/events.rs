@@ -68,9 +68,24 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Ve
     let mut query = QueryBuilder::<Postgres>::new(
         "select position, aggregate_type, aggregate_id, sequence, event_type, event_version, payload,
                 metadata, coalesce(occurred_at, recorded_at) as occurred_at, recorded_at, delivery_id
-           from events where position > ",
+           from events where true",
     );
-    query.push_bind(filter.after);
+    push_filter(&mut query, filter);
+    query.push(" order by position limit ").push_bind(limit);
+    let events: Vec<StoredEvent> = query.build_query_as().fetch_all(pool).await?;
+    if let Some(last) = events.last() {
+        // Whoever has seen a position goes on behind it, so it must never be
+        // another event's, not even after a crash of the server.
+        let flush = "select ledger_flush() where $1 > clock_timestamp() - interval '1 minute'";
+        let flush = sqlx::query(flush).bind(last.recorded_at);
+        flush.execute(pool).await?;
+    }
+    Ok(events)
+}
+
+/// Restricts a query of `events` to those that are wanted.
+pub(super) fn push_filter<'a>(query: &mut QueryBuilder<'a, Postgres>, filter: &'a Filter) {
+    query.push(" and position > ").push_bind(filter.after);
     if let Some(event_type) = &filter.event_type {
         query.push(" and event_type = ").push_bind(event_type);
     }
@@ -102,16 +117,6 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Ve
             .push_bind(to)
             .push("))");
     }
-    query.push(" order by position limit ").push_bind(limit);
-    let events: Vec<StoredEvent> = query.build_query_as().fetch_all(pool).await?;
-    if let Some(last) = events.last() {
-        // Whoever has seen a position goes on behind it, so it must never be
-        // another event's, not even after a crash of the server.
-        let flush = "select ledger_flush() where $1 > clock_timestamp() - interval '1 minute'";
-        let flush = sqlx::query(flush).bind(last.recorded_at);
-        flush.execute(pool).await?;
-    }
-    Ok(events)
 }
 
 /// PostgreSQL counts in microseconds.

@@ -9,6 +9,7 @@ mod columns;
 pub mod deliveries;
 mod entry;
 pub mod events;
+pub mod lines;
 pub mod log;
 mod prepared;
 mod rejections;

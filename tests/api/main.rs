@@ -18,6 +18,7 @@ mod conversations;
 mod crash;
 mod effects;
 mod errors;
+mod export;
 mod groups;
 mod idempotency;
 mod ingest;

@@ -201,9 +201,9 @@ pub(super) fn ours(
     }
 }
 
-#[cfg(test)]
 impl Tables {
-    /// The rows are written, and nothing is touched yet.
+    /// Where there is no table: the rows are taken for written, and nothing is
+    /// touched yet.
     pub(super) fn written(&mut self) {
         self.conversations.written();
         self.messages.written();

@@ -105,6 +105,17 @@ pub struct Engine {
 /// Up to which position this process has folded each projection.
 pub type Folded = BTreeMap<&'static str, i64>;
 
+/// The position that a projection's live rows are of, 0 before it ever ran; in
+/// a transaction, of the rows that it sees.
+///
+/// # Errors
+/// When the database fails.
+pub async fn position(conn: &mut PgConnection, name: &str) -> sqlx::Result<i64> {
+    let sql = "select position from projection_checkpoints where name = $1 and build = 'live'";
+    let position = sqlx::query_scalar(sql).bind(name).fetch_optional(conn);
+    Ok(position.await?.unwrap_or_default())
+}
+
 /// A row of `projection_checkpoints`, locked.
 #[derive(Clone, Copy, FromRow)]
 struct Checkpoint {

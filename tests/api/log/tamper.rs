@@ -2,7 +2,7 @@
 
 use bitacora::ledger::log::{Finding, Outside, Report, RowName, latest, verify};
 use domain::log::note::signer_key;
-use domain::log::{Frontier, Signer};
+use domain::log::Signer;
 use sqlx::PgPool;
 use uuid::Uuid;
 
