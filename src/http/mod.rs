@@ -15,6 +15,7 @@ mod deliveries;
 mod docs;
 mod documented_body;
 mod effects;
+mod erasures;
 mod error;
 mod groups;
 mod health;
@@ -95,6 +96,7 @@ type Apis = (
         log::Api,
         deliveries::Api,
         audit::Api,
+        erasures::Api,
         projections::Api,
         users::Api,
         groups::Api,
@@ -125,6 +127,7 @@ fn service() -> OpenApiService<Apis, ()> {
             log::Api,
             deliveries::Api,
             audit::Api,
+            erasures::Api,
             projections::Api,
             users::Api,
             groups::Api,

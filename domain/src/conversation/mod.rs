@@ -73,9 +73,12 @@ pub const MESSAGE_UNITS_MAX: usize = 1_600;
 /// Most parts of one answer: an agent that says more is cut short.
 pub const PARTS_MAX: usize = 10;
 
+/// How the id of a conversation begins; the rest is the key of the number.
+pub const ID_PREFIX: &str = "conv_local_";
+
 /// The id of the conversation with a number: free of personal data.
 pub fn id(contact: &str, index: &PhoneIndex) -> String {
-    format!("conv_local_{}", index.key(contact))
+    format!("{ID_PREFIX}{}", index.key(contact))
 }
 
 /// Words as providers' copies of them are known again: blanks do not matter.
