@@ -422,3 +422,12 @@ pub fn sandbox_options() -> sandbox::Options {
         ..sandbox::Options::default()
     }
 }
+
+/// A fixture with other words in it.
+pub fn fixture_of(path: &str, swaps: &[(&str, &str)]) -> Vec<u8> {
+    let text = String::from_utf8(super::fixture(path)).unwrap();
+    let text = swaps
+        .iter()
+        .fold(text, |text, (from, to)| text.replace(from, to));
+    text.into_bytes()
+}
