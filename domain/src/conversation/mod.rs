@@ -21,7 +21,7 @@ pub use said::said;
 pub use state::{Command, Conversation, Error};
 
 use crate::words::vocabulary;
-use crate::{Channel, PhoneIndex, PhoneNumber};
+use crate::{Channel, PhoneIndex, PhoneNumber, sealed};
 
 vocabulary! {
     /// Who speaks for us.
@@ -88,10 +88,11 @@ pub fn normalised(content: &str) -> String {
 }
 
 /// The conversation that a message belongs to: WhatsApp's, with a person's
-/// number only, and not with a group or a broadcast.
+/// number only, and not with a group or a broadcast. A person who was erased
+/// still has theirs.
 pub fn of(channel: Channel, contact: &str, index: &PhoneIndex) -> Option<String> {
-    let number = PhoneNumber::parse(contact).ok()?;
-    (channel == Channel::Whatsapp).then(|| id(number.as_str(), index))
+    let is_person = PhoneNumber::parse(contact).is_ok() || sealed::key_of_erased(contact).is_some();
+    (is_person && channel == Channel::Whatsapp).then(|| id(contact, index))
 }
 
 /// A text in parts that each fit one message, cut between paragraphs, lines,

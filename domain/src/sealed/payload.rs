@@ -16,8 +16,8 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{ERASED_ADDRESS, ERASED_WORDS, Subject, SubjectKey};
-use crate::PhoneIndex;
 use crate::event::event_type;
+use crate::{PhoneIndex, PhoneNumber};
 
 const MARK: &str = "{\"sealed\":\"";
 const VERSION: &str = "1.";
@@ -151,10 +151,13 @@ pub fn seal_payload(
         Some(contact) => Subject::Person(phones.key(contact)),
         None => whose.clone(),
     };
-    // The streams of conversations have the key in their ids; those of calls
-    // have not, and an erased call is of nobody.
+    // The streams of conversations with a person have the key in their ids;
+    // those of calls have not, and an erased call is of nobody.
+    let is_person = contact
+        .as_deref()
+        .is_some_and(|contact| PhoneNumber::parse(contact).is_ok());
     let link = match (&own, aggregate_type) {
-        (Subject::Person(key), "chat" | "conversation") => key.as_str(),
+        (Subject::Person(key), "chat" | "conversation") if is_person => key.as_str(),
         _ => "",
     };
     let is_nested = |field: &str| nested.is_some_and(|nested| nested.field == field);
