@@ -79,8 +79,7 @@ impl App {
     pub fn new(
         config: Config,
         pool: PgPool,
-        writer: Writer,
-        (phone_index, keyring): (PhoneIndex, Option<Keyring>),
+        (writer, phone_index, keyring): (Writer, PhoneIndex, Option<Keyring>),
         source: clock::Source,
         metrics: PrometheusHandle,
         news: watch::Receiver<()>,

@@ -56,8 +56,8 @@ pub async fn start(
     )
     .await?;
     let (writer, writer_task) = Writer::sealing(pool.clone(), limits, keyring.clone());
-    let keys = (phone_index, keyring);
-    let app = App::new(config, pool, writer, keys, source, metrics, news, stopping)?;
+    let ledger = (writer, phone_index, keyring);
+    let app = App::new(config, pool, ledger, source, metrics, news, stopping)?;
     let mut work = if app.config.worker {
         worker::start(&app)
     } else {
