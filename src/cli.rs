@@ -13,10 +13,11 @@ use anyhow::{Context, bail};
 use clap::{ArgGroup, Parser, Subcommand};
 use domain::log::Signer;
 use domain::log::note::signer_key;
+use domain::sealed::MasterKeys;
 use domain::user::Role;
 use indicatif::{ProgressBar, ProgressStyle};
-use projections::Engine;
 use projections::engine::{Rebuild, RebuildProgress};
+use projections::{Engine, Opener};
 use sandbox::Sandbox;
 use sqlx::PgPool;
 
@@ -210,8 +211,21 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 async fn execute(cli: Cli) -> anyhow::Result<()> {
-    let Cli { settings, command } = cli;
+    let Cli {
+        mut settings,
+        command,
+    } = cli;
     let source = clock::Source::system();
+    let needs_keys = match command {
+        Command::Dev(_) => true,
+        Command::Serve(_) | Command::Replay { .. } | Command::User(_) | Command::Group(_) => {
+            settings.is_local()
+        }
+        _ => false,
+    };
+    if needs_keys {
+        local::fill_master_key(&mut settings, &source)?;
+    }
     match command {
         Command::Openapi => {
             print!("{}", http::openapi());
@@ -257,7 +271,7 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Migrate => with_database(&settings, &source, |_| async { Ok(()) }).await,
         Command::Replay { projection, all: _ } => {
             with_database(&settings, &source, |pool| {
-                replay(pool, projection, source.clone())
+                replay(pool, projection, &settings, source.clone())
             })
             .await
         }
@@ -269,7 +283,7 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Group(command) => {
             with_database(&settings, &source, |pool| {
-                group::run(pool, command, source.clone())
+                group::run(pool, command, &settings, source.clone())
             })
             .await
         }
@@ -293,7 +307,7 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
                 agent_id,
             };
             with_database(&settings, &source, |pool| {
-                add_user(pool, new, source.clone())
+                add_user(pool, new, &settings, source.clone())
             })
             .await
         }
@@ -349,8 +363,8 @@ pub(crate) async fn serve_until_stopped(
     secrets: Option<(PathBuf, bool)>,
     sandbox: Option<&Sandbox>,
 ) -> anyhow::Result<()> {
-    let config =
-        Config::new(&serve_settings).map_err(|error| WrongSetting(format!("{error:#}")))?;
+    let config = Config::new(&serve_settings).and_then(|config| config.sealing(&settings));
+    let config = config.map_err(|error| WrongSetting(format!("{error:#}")))?;
     let mut stop = StopSignal::new()?;
     let (pool, server) = open_database(&settings, &source).await?;
     let metrics = telemetry::start_metrics()?;
@@ -431,11 +445,31 @@ impl StopSignal {
     }
 }
 
-async fn add_user(pool: PgPool, new: NewUser, source: clock::Source) -> anyhow::Result<()> {
-    let mut key = [0; 32];
-    source.fill(&mut key);
-    let index = ledger::phone_index(&pool, &key).await?;
-    let store = Store::new(pool.clone());
+/// What a command needs beside the database: the index of people, and a store.
+pub(crate) async fn store_of(
+    pool: &PgPool,
+    settings: &Settings,
+    source: &clock::Source,
+) -> anyhow::Result<(domain::PhoneIndex, Store)> {
+    let masters = master_keys(settings)?;
+    let sealing = masters.clone().filter(|_| settings.subject_encryption);
+    let (index, keyring) = ledger::keys(pool, sealing, source).await?;
+    let store = Store::new(pool.clone()).sealing(keyring, Opener::new(masters));
+    Ok((index, store))
+}
+
+fn master_keys(settings: &Settings) -> anyhow::Result<Option<MasterKeys>> {
+    let keys = settings.master_keys();
+    keys.map_err(|error| WrongSetting(format!("{error:#}")).into())
+}
+
+async fn add_user(
+    pool: PgPool,
+    new: NewUser,
+    settings: &Settings,
+    source: clock::Source,
+) -> anyhow::Result<()> {
+    let (index, store) = store_of(&pool, settings, &source).await?;
     let accounts = Accounts::new(pool.clone(), store, index, source.clone());
     let metadata = std::collections::HashMap::from([("actor".to_owned(), ACTOR.to_owned())]);
     let registered = accounts.register(new, metadata).await;
@@ -489,11 +523,15 @@ async fn write_down(
     Ok(())
 }
 
-async fn replay(pool: PgPool, name: Option<String>, source: clock::Source) -> anyhow::Result<()> {
-    let mut key = [0; 32];
-    source.fill(&mut key);
-    let index = ledger::phone_index(&pool, &key).await?;
+async fn replay(
+    pool: PgPool,
+    name: Option<String>,
+    settings: &Settings,
+    source: clock::Source,
+) -> anyhow::Result<()> {
+    let (index, store) = store_of(&pool, settings, &source).await?;
     let engine = Engine::new(pool.clone(), projections::all(&index));
+    let engine = engine.opening(store.opener().clone());
     let names: Vec<&'static str> = match &name {
         None => engine.names().collect(),
         Some(name) => vec![engine.resolve(name).with_context(|| {

@@ -10,6 +10,7 @@ pub mod config;
 pub mod conversations;
 mod dev;
 pub mod effects;
+pub mod erasure;
 pub mod export;
 pub mod groups;
 pub mod http;

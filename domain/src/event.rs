@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    Provider, audit, batch, call, conversation, delivery, effect, group, line, message, otp, user,
+    Provider, audit, batch, call, conversation, delivery, effect, group, line, message, otp,
+    subject, user,
 };
 
 /// A kind of event, as this version of the program writes it.
@@ -322,6 +323,12 @@ pub const EVENT_TYPES: &[EventType] = &[
         contacts: &[],
         personal: &[],
     },
+    EventType {
+        name: "subject.erased",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
 ];
 
 /// The kind of event with this name.
@@ -409,6 +416,8 @@ pub enum Event {
     Effect(effect::Event),
     /// Of an `otp` stream.
     Otp(otp::Event),
+    /// Of a `subject` stream.
+    Subject(subject::Event),
 }
 
 /// An event as it stands on the ledger.
@@ -488,6 +497,7 @@ impl Event {
             Self::Conversation(event) => event.name(),
             Self::Effect(event) => event.name(),
             Self::Otp(event) => event.name(),
+            Self::Subject(subject::Event::Erased(_)) => "subject.erased",
         }
     }
 
@@ -541,6 +551,7 @@ impl Event {
             "conversation" => serde_json::from_str(payload).map(Self::Conversation),
             "effect" => serde_json::from_str(payload).map(Self::Effect),
             "otp" => serde_json::from_str(payload).map(Self::Otp),
+            "subject" => serde_json::from_str(payload).map(Self::Subject),
             _ => serde_json::from_str(payload).map(Self::User),
         };
         event.map_err(|error| UnreadableEvent::shape(name, &error))

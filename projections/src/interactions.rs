@@ -22,6 +22,7 @@ use crate::call_details::{self, CallDetail};
 use crate::engine::Projection;
 use crate::interaction::{self, Tables};
 use crate::interaction_events::{self, InteractionEvent};
+use crate::keys::Opener;
 use crate::messages::{self, Message};
 use crate::search::Lexicon;
 use crate::sql::{Table, optional_word, word};
@@ -118,13 +119,17 @@ pub async fn newest_positions(conn: &mut PgConnection, id: &str) -> sqlx::Result
 ///
 /// # Errors
 /// When the database fails, or an event cannot be read.
-pub async fn detail(conn: &mut PgConnection, id: &str) -> anyhow::Result<Option<Detail>> {
+pub async fn detail(
+    conn: &mut PgConnection,
+    opener: &Opener,
+    id: &str,
+) -> anyhow::Result<Option<Detail>> {
     let Some(interaction) = get(conn, id).await? else {
         return Ok(None);
     };
     let call = call_details::get(conn, &interaction.id).await?;
     let messages = messages::of_interaction(conn, &interaction.id).await?;
-    let events = interaction_events::of_interaction(conn, &interaction.id).await?;
+    let events = interaction_events::of_interaction(conn, opener, &interaction.id).await?;
     Ok(Some(Detail::new(interaction, call, messages, events)))
 }
 
@@ -136,6 +141,7 @@ pub async fn detail(conn: &mut PgConnection, id: &str) -> anyhow::Result<Option<
 /// When the database fails or an event cannot be read.
 pub async fn as_of(
     conn: &mut PgConnection,
+    opener: &Opener,
     id: &str,
     then: AsOf,
 ) -> anyhow::Result<Option<Detail>> {
@@ -145,14 +151,15 @@ pub async fn as_of(
     };
     let mut tables = Tables::default();
     let positions = interaction_events::positions(conn, &[&now.id], upto).await?;
-    past::fold(conn, positions, |page| {
+    past::fold(conn, opener, positions, |page| {
         page.iter().for_each(|recorded| tables.fold(recorded));
     })
     .await?;
     let Some((mut detail, positions)) = tables.into_detail(&text::key(id)) else {
         return Ok(None);
     };
-    detail.events = interaction_events::at(conn, &detail.interaction.id, &positions).await?;
+    detail.events =
+        interaction_events::at(conn, opener, &detail.interaction.id, &positions).await?;
     Ok(Some(detail))
 }
 

@@ -6,6 +6,7 @@ use domain::event::Recorded;
 use sqlx::PgConnection;
 
 use crate::feed;
+use crate::keys::Opener;
 
 /// Up to where the past is asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,13 +37,14 @@ const PAGE: usize = 500;
 /// and each once.
 pub(crate) async fn fold(
     conn: &mut PgConnection,
+    opener: &Opener,
     mut positions: Vec<i64>,
     mut take: impl FnMut(&[&Recorded]),
 ) -> anyhow::Result<()> {
     positions.sort_unstable();
     positions.dedup();
     for page in positions.chunks(PAGE) {
-        let events = feed::read_positions(conn, page).await?;
+        let events = feed::read_positions(conn, opener, page).await?;
         take(&events.iter().collect::<Vec<_>>());
     }
     Ok(())

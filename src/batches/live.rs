@@ -94,7 +94,7 @@ pub async fn read_as_of(app: &App, id: &str, then: AsOf) -> anyhow::Result<Optio
     let mut conn = app.pool.acquire().await?;
     let position = then.position(&mut conn).await?;
     let then = AsOf::Position(position);
-    let found = batches::as_of(&mut conn, id, then).await?;
+    let found = batches::as_of(&mut conn, &app.opener, id, then).await?;
     Ok(found.map(|(batch, recipients)| Status {
         position,
         read_at: app.source.now(),

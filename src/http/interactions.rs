@@ -425,8 +425,8 @@ impl Api {
         let as_of = params::as_of(as_of.0)?;
         let mut conn = app.pool.acquire().await?;
         let found = match as_of {
-            None => interactions::detail(&mut conn, &id).await?,
-            Some(then) => interactions::as_of(&mut conn, &id, then).await?,
+            None => interactions::detail(&mut conn, &app.opener, &id).await?,
+            Some(then) => interactions::as_of(&mut conn, &app.opener, &id, then).await?,
         };
         drop(conn);
         let detail = found.ok_or_else(|| Failure::not_found("Interacción no encontrada"))?;
@@ -471,7 +471,7 @@ impl Api {
         let delivery = call
             .and_then(|call| call.audio_delivery_id)
             .ok_or_else(none)?;
-        let delivery = deliveries::get(&app.pool, delivery)
+        let delivery = deliveries::get(&app.pool, &app.opener, delivery)
             .await?
             .ok_or_else(none)?;
         let webhook = Webhook::named(&delivery.summary.route).ok_or_else(none)?;
@@ -671,7 +671,7 @@ async fn add_raw(app: &App, view: &mut DetailView, number: Option<&str>) -> Resu
         let Some(delivery) = event.delivery_id else {
             continue;
         };
-        let body = deliveries::body(&app.pool, delivery)
+        let body = deliveries::body(&app.pool, &app.opener, delivery)
             .await?
             .unwrap_or_default();
         let shown = (body.len() <= RAW_BYTES_MAX).then(|| {

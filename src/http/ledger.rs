@@ -131,7 +131,7 @@ impl Api {
             from: params::time("from", from.0.as_deref())?,
             to: params::time("to", to.0.as_deref())?,
         };
-        let rows = events::list(&app.pool, &filter, limit + 1).await?;
+        let rows = events::list(&app.pool, &app.opener, &filter, limit + 1).await?;
         let reveal = reveal.0.unwrap_or(false);
         if reveal {
             let target = Some(format!("after:{}", filter.after));
@@ -218,7 +218,8 @@ fn follow(app: Arc<App>, after: i64) -> impl Stream<Item = EventView> + Send + u
                 after: state.after,
                 ..Filter::default()
             };
-            state.ready = events::list(&state.app.pool, &filter, STREAM_EVENTS)
+            let app = &state.app;
+            state.ready = events::list(&app.pool, &app.opener, &filter, STREAM_EVENTS)
                 .await
                 .ok()?
                 .into();

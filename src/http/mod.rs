@@ -15,6 +15,7 @@ mod deliveries;
 mod docs;
 mod documented_body;
 mod effects;
+mod erasures;
 mod error;
 mod export;
 mod groups;
@@ -95,6 +96,7 @@ type Apis = (
         (ledger::Api, log::Api, export::Api),
         deliveries::Api,
         audit::Api,
+        erasures::Api,
         projections::Api,
         users::Api,
         groups::Api,
@@ -124,6 +126,7 @@ fn service() -> OpenApiService<Apis, ()> {
             (ledger::Api, log::Api, export::Api),
             deliveries::Api,
             audit::Api,
+            erasures::Api,
             projections::Api,
             users::Api,
             groups::Api,

@@ -596,9 +596,15 @@ async fn builderbots_word_for_an_attempt_is_known_by_its_words() {
     };
     let chat = StreamId::chat(Provider::Builderbot, ANA, &app.app().phone_index);
     let mirrored = async |words: &str| {
-        events::was_mirrored(&app.pool, "written_1", &chat.aggregate_id, words)
-            .await
-            .unwrap()
+        events::was_mirrored(
+            &app.pool,
+            &crate::harness::app::opener(),
+            "written_1",
+            &chat.aggregate_id,
+            words,
+        )
+        .await
+        .unwrap()
     };
     ok(outgoing("Le escribe Luis.")).await;
     assert!(!mirrored("Le escribe Luis.").await, "nothing was tried");

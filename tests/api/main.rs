@@ -17,6 +17,7 @@ mod commands;
 mod conversations;
 mod crash;
 mod effects;
+mod erasure;
 mod errors;
 mod export;
 mod groups;

@@ -9,6 +9,7 @@ use super::recipients::Enriched;
 use super::row::Batch;
 use super::{calls, recipients, row};
 use crate::call_details::CallDetail;
+use crate::keys::Opener;
 use crate::past::{self, AsOf};
 use crate::{feed, interaction, interaction_events};
 
@@ -20,6 +21,7 @@ use crate::{feed, interaction, interaction_events};
 /// When the database fails, or an event cannot be read.
 pub async fn as_of(
     conn: &mut PgConnection,
+    opener: &Opener,
     id: &str,
     then: AsOf,
 ) -> anyhow::Result<Option<(Batch, Vec<Enriched>)>> {
@@ -27,7 +29,7 @@ pub async fn as_of(
     let id = key(id);
     let positions = positions(conn, &id, upto).await?;
     let (mut batches, mut interactions) = (Tables::default(), interaction::Tables::default());
-    past::fold(conn, positions, |page| {
+    past::fold(conn, opener, positions, |page| {
         batches.take_facts(page);
         batches.take_recipients(page);
         batches.settle(page);

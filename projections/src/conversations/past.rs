@@ -5,6 +5,7 @@ use sqlx::PgConnection;
 
 use super::fold::Tables;
 use super::{Answer, Context, Shown, get};
+use crate::keys::Opener;
 use crate::past::{self, AsOf};
 use crate::{effects, feed, text};
 
@@ -15,6 +16,7 @@ use crate::{effects, feed, text};
 /// When the database fails, or an event cannot be read.
 pub async fn as_of(
     conn: &mut PgConnection,
+    opener: &Opener,
     conversation_id: &str,
     messages: i64,
     then: AsOf,
@@ -27,7 +29,7 @@ pub async fn as_of(
     };
     let positions = positions(conn, &id, &now.phone_number, upto, phones).await?;
     let (mut tables, mut owed) = (Tables::default(), effects::Past::default());
-    past::fold(conn, positions, |page| {
+    past::fold(conn, opener, positions, |page| {
         for recorded in page {
             tables.take(recorded, phones);
             owed.fold(recorded, phones);

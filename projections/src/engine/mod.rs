@@ -33,6 +33,7 @@ pub use rebuild::{Rebuild, RebuildProgress};
 pub use status::{RebuildStatus, State, Status};
 
 use crate::feed::Page;
+use crate::keys::Opener;
 
 /// Most events that one transaction folds.
 pub const BATCH_EVENTS_MAX: i64 = 2_000;
@@ -97,6 +98,7 @@ pub enum Progress {
 #[derive(Clone)]
 pub struct Engine {
     pool: PgPool,
+    opener: Opener,
     projections: Arc<[Arc<dyn Projection>]>,
     pages: Arc<Pages>,
     folded: watch::Sender<Folded>,
@@ -126,12 +128,22 @@ struct Checkpoint {
 impl Engine {
     /// An engine for these projections.
     pub fn new(pool: PgPool, projections: Vec<Arc<dyn Projection>>) -> Self {
+        let opener = Opener::default();
         Self {
-            pages: Pages::new(pool.clone()),
+            pages: Pages::new(pool.clone(), opener.clone()),
             pool,
+            opener,
             projections: projections.into(),
             folded: watch::Sender::default(),
         }
+    }
+
+    /// The same of a ledger on which personal data is sealed.
+    #[must_use]
+    pub fn opening(mut self, opener: Opener) -> Self {
+        self.pages = Pages::new(self.pool.clone(), opener.clone());
+        self.opener = opener;
+        self
     }
 
     /// The names of the projections.
@@ -357,7 +369,8 @@ async fn claim(
         return Ok(found);
     }
     // Locked or missing: one that is locked conflicts.
-    let sql = "insert into projection_checkpoints (name, build, version) values ($1, 'live', $2)
+    let sql = "insert into projection_checkpoints (name, build, version, epoch)
+               select $1, 'live', $2, epoch from subject_epoch
                on conflict do nothing returning version, position";
     let made = sqlx::query_as(sql)
         .bind(projection.name())

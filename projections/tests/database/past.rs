@@ -28,14 +28,18 @@ async fn the_past_is_answered_as_it_was_answered_then() {
         let sql = "select max(recorded_at) from events";
         let recorded_at = sqlx::query_scalar(sql).fetch_one(&mut *conn).await.unwrap();
         for id in &ids {
-            let answer = interactions::detail(&mut conn, id).await.unwrap();
+            let answer = interactions::detail(&mut conn, &projections::Opener::default(), id)
+                .await
+                .unwrap();
             answers.push((head(&database.pool).await, recorded_at, id, answer));
         }
     }
     let mut conn = database.pool.acquire().await.unwrap();
     for (position, recorded_at, id, answer) in answers {
         for then in [AsOf::Position(position), AsOf::Time(recorded_at)] {
-            let now = interactions::as_of(&mut conn, id, then).await.unwrap();
+            let now = interactions::as_of(&mut conn, &projections::Opener::default(), id, then)
+                .await
+                .unwrap();
             assert_eq!(now, answer, "{id} as of {position}");
         }
     }
@@ -49,14 +53,21 @@ async fn before_its_first_event_nothing_was_known() {
     let mut conn = database.pool.acquire().await.unwrap();
     for (id, position) in [("CA1", 0), ("conv_1", 4), ("conv_2", 6)] {
         let then = AsOf::Position(position);
-        let known = interactions::as_of(&mut conn, id, then).await.unwrap();
+        let known = interactions::as_of(&mut conn, &projections::Opener::default(), id, then)
+            .await
+            .unwrap();
         assert_eq!(known, None, "{id} as of {position}");
     }
     let long_ago = AsOf::Time(chrono::DateTime::<chrono::Utc>::MIN_UTC);
     assert_eq!(
-        interactions::as_of(&mut conn, "conv_1", long_ago)
-            .await
-            .unwrap(),
+        interactions::as_of(
+            &mut conn,
+            &projections::Opener::default(),
+            "conv_1",
+            long_ago
+        )
+        .await
+        .unwrap(),
         None
     );
 }
@@ -67,15 +78,19 @@ async fn known(conn: &mut PgConnection, id: &str, then: Option<AsOf>) -> String 
     if id.starts_with("conv_local_") {
         let shown = match then {
             None => conversations::shown(conn, id, 7).await.unwrap(),
-            Some(then) => conversations::as_of(conn, id, 7, then, &phones)
-                .await
-                .unwrap(),
+            Some(then) => {
+                conversations::as_of(conn, &projections::Opener::default(), id, 7, then, &phones)
+                    .await
+                    .unwrap()
+            }
         };
         let shown = shown.map(|(context, answers)| (context, BTreeMap::from_iter(answers)));
         return format!("{shown:#?}");
     }
     let shown = match then {
-        Some(then) => batches::as_of(conn, id, then).await.unwrap(),
+        Some(then) => batches::as_of(conn, &projections::Opener::default(), id, then)
+            .await
+            .unwrap(),
         None => match batches::find(conn, id).await.unwrap() {
             Some(batch) => {
                 let recipients = batches::recipients(conn, &batch.id).await.unwrap();

@@ -167,7 +167,8 @@ impl Api {
             None => projections::conversations::shown(&mut conn, &id, limit).await?,
             Some(then) => {
                 let phones = &app.phone_index;
-                projections::conversations::as_of(&mut conn, &id, limit, then, phones).await?
+                projections::conversations::as_of(&mut conn, &app.opener, &id, limit, then, phones)
+                    .await?
             }
         };
         let (found, answers) = found.ok_or_else(|| Failure::from(Error::Unknown))?;

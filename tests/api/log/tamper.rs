@@ -1,8 +1,8 @@
 //! What `bitacora verify` says when a superuser has been at the ledger.
 
 use bitacora::ledger::log::{Finding, Outside, Report, RowName, latest, verify};
-use domain::log::note::signer_key;
 use domain::log::Signer;
+use domain::log::note::signer_key;
 use sqlx::PgPool;
 use uuid::Uuid;
 
