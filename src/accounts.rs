@@ -292,13 +292,16 @@ impl Accounts {
         .bind(email)
         .fetch_optional(&self.pool)
         .await?;
-        row.map(|(hash, name, version, payload)| {
-            match domain::Event::read(&name, &version, &payload)? {
-                domain::Event::User(user::Event::Registered(user)) => Ok((hash, user)),
-                _ => anyhow::bail!("the first event of a user is {name}"),
-            }
-        })
-        .transpose()
+        let Some((hash, name, version, mut payload)) = row else {
+            return Ok(None);
+        };
+        let mut conn = self.pool.acquire().await?;
+        let sealed = &mut [(name.as_str(), &mut payload)];
+        self.store.opener().open_payloads(&mut conn, sealed).await?;
+        match domain::Event::read(&name, &version, &payload)? {
+            domain::Event::User(user::Event::Registered(user)) => Ok(Some((hash, user))),
+            _ => anyhow::bail!("the first event of a user is {name}"),
+        }
     }
 
     async fn hash(&self, password: String) -> anyhow::Result<String> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use domain::PhoneIndex;
 use metrics_exporter_prometheus::PrometheusHandle;
-use projections::Engine;
+use projections::{Engine, Opener};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::{Semaphore, watch};
@@ -16,7 +16,7 @@ use crate::accounts::Accounts;
 use crate::batches::Live;
 use crate::clock;
 use crate::config::Config;
-use crate::ledger::{self, Store, Writer};
+use crate::ledger::{Keyring, Store, Writer};
 use crate::otp::Otp;
 use crate::providers::{builderbot, elevenlabs, twilio};
 
@@ -26,6 +26,8 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 /// Documents that are read at once: each takes a core and its memory.
 const IMPORTS_AT_ONCE: usize = 2;
+/// Exports that are made at once: each takes a connection.
+const EXPORTS_AT_ONCE: usize = 2;
 /// How long a command waits until what it changed can be read.
 const READ_YOUR_WRITES_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -53,6 +55,10 @@ pub struct App {
     pub live: Live,
     /// Documents that are read at once.
     pub importing: Semaphore,
+    /// Exports that are made at once.
+    pub exporting: Arc<Semaphore>,
+    /// Opens what is personal on the ledger.
+    pub opener: Opener,
     /// The read models.
     pub engine: Engine,
     /// The one way to look up a phone.
@@ -73,20 +79,18 @@ impl App {
     /// Puts an application together on a migrated database.
     ///
     /// # Errors
-    /// When the database does not answer, or a provider's client cannot be made.
-    pub async fn new(
+    /// When a provider's client cannot be made.
+    pub fn new(
         config: Config,
         pool: PgPool,
-        writer: Writer,
+        (writer, phone_index, keyring): (Writer, PhoneIndex, Option<Keyring>),
         source: clock::Source,
         metrics: PrometheusHandle,
         news: watch::Receiver<()>,
         stopping: CancellationToken,
     ) -> anyhow::Result<Arc<Self>> {
-        let mut fresh_key = [0; 32];
-        source.fill(&mut fresh_key);
-        let phone_index = ledger::phone_index(&pool, &fresh_key).await?;
-        let store = Store::new(pool.clone());
+        let opener = Opener::new(config.master_keys.clone());
+        let store = Store::new(pool.clone()).sealing(keyring, opener.clone());
         Ok(Arc::new(Self {
             elevenlabs: elevenlabs::client::Client::new(&config.elevenlabs, source.clone())?,
             twilio: twilio::client::Client::new(&config.twilio, source.clone())?,
@@ -105,9 +109,12 @@ impl App {
                 &config.jwt_secrets,
                 config.otp.clone(),
             )?,
-            engine: Engine::new(pool.clone(), projections::all(&phone_index)),
+            engine: Engine::new(pool.clone(), projections::all(&phone_index))
+                .opening(opener.clone()),
+            opener,
             live: Live::default(),
             importing: Semaphore::new(IMPORTS_AT_ONCE),
+            exporting: Arc::new(Semaphore::new(EXPORTS_AT_ONCE)),
             started_at: source.now(),
             store,
             config,

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod export;
 mod group;
 mod verify;
 
@@ -12,15 +13,17 @@ use anyhow::{Context, bail};
 use clap::{ArgGroup, Parser, Subcommand};
 use domain::log::Signer;
 use domain::log::note::signer_key;
+use domain::sealed::MasterKeys;
 use domain::user::Role;
 use indicatif::{ProgressBar, ProgressStyle};
-use projections::Engine;
 use projections::engine::{Rebuild, RebuildProgress};
+use projections::{Engine, Opener};
 use sandbox::Sandbox;
 use sqlx::PgPool;
 
 use crate::accounts::{Accounts, NewUser};
 use crate::config::{Config, ServeSettings, Settings};
+use crate::export::Misplaced;
 use crate::ledger::{self, Entry, Limits, Store, write_batch};
 use crate::local_postgres::{Durability, LocalPostgres};
 use crate::{app, clock, dev, http, local, serve, telemetry};
@@ -29,6 +32,8 @@ use crate::{app, clock, dev, http, local, serve, telemetry};
 const EXIT_CONFIG: u8 = 78;
 /// The ledger is not what was sealed.
 const EXIT_NOT_AS_SEALED: u8 = 3;
+/// Wrong usage, as clap has it.
+const EXIT_USAGE: u8 = 2;
 /// The database cannot be reached.
 const EXIT_UNAVAILABLE: u8 = 69;
 /// Who acts here, in the audit log.
@@ -91,6 +96,10 @@ enum Command {
         #[arg(long, group = "which")]
         all: bool,
     },
+    /// Write interactions, events or deliveries to a file, all of one ledger position.
+    ///
+    /// `bitacora export --kind events --reveal -o events.jsonl`
+    Export(Box<export::ExportArgs>),
     /// Manage people.
     #[command(subcommand)]
     User(UserCommand),
@@ -188,7 +197,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             Some(sqlx::Error::Configuration(_))
         )
     };
-    if error.is::<WrongSetting>() || error.chain().any(wrong_address) {
+    if error.is::<Misplaced>() {
+        EXIT_USAGE
+    } else if error.is::<WrongSetting>() || error.chain().any(wrong_address) {
         EXIT_CONFIG
     } else if error.is::<verify::NotAsSealed>() || error.is::<verify::NotProved>() {
         EXIT_NOT_AS_SEALED
@@ -200,8 +211,21 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 async fn execute(cli: Cli) -> anyhow::Result<()> {
-    let Cli { settings, command } = cli;
+    let Cli {
+        mut settings,
+        command,
+    } = cli;
     let source = clock::Source::system();
+    let needs_keys = match command {
+        Command::Dev(_) => true,
+        Command::Serve(_) | Command::Replay { .. } | Command::User(_) | Command::Group(_) => {
+            settings.is_local()
+        }
+        _ => false,
+    };
+    if needs_keys {
+        local::fill_master_key(&mut settings, &source)?;
+    }
     match command {
         Command::Openapi => {
             print!("{}", http::openapi());
@@ -247,13 +271,19 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Migrate => with_database(&settings, &source, |_| async { Ok(()) }).await,
         Command::Replay { projection, all: _ } => {
             with_database(&settings, &source, |pool| {
-                replay(pool, projection, source.clone())
+                replay(pool, projection, &settings, source.clone())
+            })
+            .await
+        }
+        Command::Export(args) => {
+            with_database(&settings, &source, |pool| {
+                export::run(pool, *args, source.clone())
             })
             .await
         }
         Command::Group(command) => {
             with_database(&settings, &source, |pool| {
-                group::run(pool, command, source.clone())
+                group::run(pool, command, &settings, source.clone())
             })
             .await
         }
@@ -277,7 +307,7 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
                 agent_id,
             };
             with_database(&settings, &source, |pool| {
-                add_user(pool, new, source.clone())
+                add_user(pool, new, &settings, source.clone())
             })
             .await
         }
@@ -333,8 +363,8 @@ pub(crate) async fn serve_until_stopped(
     secrets: Option<(PathBuf, bool)>,
     sandbox: Option<&Sandbox>,
 ) -> anyhow::Result<()> {
-    let config =
-        Config::new(&serve_settings).map_err(|error| WrongSetting(format!("{error:#}")))?;
+    let config = Config::new(&serve_settings).and_then(|config| config.sealing(&settings));
+    let config = config.map_err(|error| WrongSetting(format!("{error:#}")))?;
     let mut stop = StopSignal::new()?;
     let (pool, server) = open_database(&settings, &source).await?;
     let metrics = telemetry::start_metrics()?;
@@ -415,11 +445,31 @@ impl StopSignal {
     }
 }
 
-async fn add_user(pool: PgPool, new: NewUser, source: clock::Source) -> anyhow::Result<()> {
-    let mut key = [0; 32];
-    source.fill(&mut key);
-    let index = ledger::phone_index(&pool, &key).await?;
-    let store = Store::new(pool.clone());
+/// What a command needs beside the database: the index of people, and a store.
+pub(crate) async fn store_of(
+    pool: &PgPool,
+    settings: &Settings,
+    source: &clock::Source,
+) -> anyhow::Result<(domain::PhoneIndex, Store)> {
+    let masters = master_keys(settings)?;
+    let sealing = masters.clone().filter(|_| settings.subject_encryption);
+    let (index, keyring) = ledger::keys(pool, sealing, source).await?;
+    let store = Store::new(pool.clone()).sealing(keyring, Opener::new(masters));
+    Ok((index, store))
+}
+
+fn master_keys(settings: &Settings) -> anyhow::Result<Option<MasterKeys>> {
+    let keys = settings.master_keys();
+    keys.map_err(|error| WrongSetting(format!("{error:#}")).into())
+}
+
+async fn add_user(
+    pool: PgPool,
+    new: NewUser,
+    settings: &Settings,
+    source: clock::Source,
+) -> anyhow::Result<()> {
+    let (index, store) = store_of(&pool, settings, &source).await?;
     let accounts = Accounts::new(pool.clone(), store, index, source.clone());
     let metadata = std::collections::HashMap::from([("actor".to_owned(), ACTOR.to_owned())]);
     let registered = accounts.register(new, metadata).await;
@@ -445,6 +495,18 @@ async fn put_on_record<T, E>(
     outcome: &Result<T, E>,
 ) -> anyhow::Result<()> {
     let outcome = if outcome.is_ok() { "ok" } else { "failed" };
+    write_down(pool, source, action, target, outcome, None).await
+}
+
+/// As [`put_on_record`], with more on it, free of personal data.
+async fn write_down(
+    pool: &PgPool,
+    source: &clock::Source,
+    action: &str,
+    target: String,
+    outcome: &str,
+    detail: Option<String>,
+) -> anyhow::Result<()> {
     let recorded = domain::audit::Recorded {
         actor: ACTOR.to_owned(),
         role: None,
@@ -453,7 +515,7 @@ async fn put_on_record<T, E>(
         outcome: outcome.to_owned(),
         from: None,
         request_id: None,
-        detail: None,
+        detail,
     };
     let entry = Entry::Facts(vec![recorded.at(source.now())], serde_json::json!({}));
     let mut conn = pool.acquire().await?;
@@ -461,11 +523,15 @@ async fn put_on_record<T, E>(
     Ok(())
 }
 
-async fn replay(pool: PgPool, name: Option<String>, source: clock::Source) -> anyhow::Result<()> {
-    let mut key = [0; 32];
-    source.fill(&mut key);
-    let index = ledger::phone_index(&pool, &key).await?;
+async fn replay(
+    pool: PgPool,
+    name: Option<String>,
+    settings: &Settings,
+    source: clock::Source,
+) -> anyhow::Result<()> {
+    let (index, store) = store_of(&pool, settings, &source).await?;
     let engine = Engine::new(pool.clone(), projections::all(&index));
+    let engine = engine.opening(store.opener().clone());
     let names: Vec<&'static str> = match &name {
         None => engine.names().collect(),
         Some(name) => vec![engine.resolve(name).with_context(|| {

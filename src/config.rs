@@ -12,9 +12,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chrono::Days;
 use clap::Args;
+use domain::sealed::MasterKeys;
 
 use crate::effects;
+use crate::erasure::Retention;
 use crate::otp::OtpSettings;
 use crate::providers;
 use crate::providers::{builderbot, elevenlabs, twilio};
@@ -42,12 +45,39 @@ pub struct Settings {
     #[arg(long, env = "DATABASE_CONNECTIONS_MAX", default_value_t = 20, global = true,
           value_parser = clap::value_parser!(u32).range(4..=500))]
     pub database_connections_max: u32,
+
+    /// Key under which the keys of persons are kept, of 32 characters or more.
+    /// Comma-separated for rotation: the first is used, all are understood.
+    #[arg(long, env = "MASTER_KEY", hide_env_values = true, global = true)]
+    pub master_key: Option<SecretList>,
+
+    /// Whether personal data is encrypted before it is stored.
+    #[arg(long, env = "SUBJECT_ENCRYPTION", default_value = "true", global = true,
+          action = clap::ArgAction::Set, value_parser = clap::builder::BoolishValueParser::new())]
+    pub subject_encryption: bool,
 }
 
 impl Settings {
     /// Whether the database is a local one.
     pub fn is_local(&self) -> bool {
         self.database_url.as_deref().is_none_or(str::is_empty)
+    }
+
+    /// What the keys of persons are under; `None`: nothing is encrypted.
+    ///
+    /// # Errors
+    /// When there is none and one is needed, or it may be guessed.
+    pub fn master_keys(&self) -> anyhow::Result<Option<MasterKeys>> {
+        if !self.subject_encryption && self.master_key.as_ref().is_none_or(|keys| keys.is_empty()) {
+            return Ok(None);
+        }
+        let keys = checks::required(&self.master_key, "MASTER_KEY")?;
+        if keys.iter().any(|key| key.len() < MASTER_KEY_CHARS_MIN) {
+            anyhow::bail!(
+                "MASTER_KEY has less than {MASTER_KEY_CHARS_MIN} characters: take the output of `openssl rand -hex 32`"
+            );
+        }
+        Ok(Some(MasterKeys::new(keys.iter().map(String::as_str))))
     }
 }
 
@@ -189,6 +219,23 @@ pub struct ServeSettings {
     /// The agent that answers clients of whom no call is known.
     #[arg(long, env = "WHATSAPP_AGENT_ID")]
     pub whatsapp_agent_id: Option<String>,
+
+    /// Days after which what calls brought is erased. Without it, never, as with
+    /// those below.
+    #[arg(long, env = "RETENTION_CALL_DAYS", value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    pub retention_call_days: Option<u64>,
+
+    /// The same of WhatsApp.
+    #[arg(long, env = "RETENTION_WHATSAPP_DAYS", value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    pub retention_whatsapp_days: Option<u64>,
+
+    /// The same of text messages and one-time codes.
+    #[arg(long, env = "RETENTION_SMS_DAYS", value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    pub retention_sms_days: Option<u64>,
+
+    /// The same of requests that were not authentic, or not understood.
+    #[arg(long, env = "RETENTION_UNVERIFIED_DAYS", value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    pub retention_unverified_days: Option<u64>,
 
     /// Seconds for which a one-time code is good.
     #[arg(long, env = "OTP_TTL_SECONDS", default_value_t = 300,
@@ -369,6 +416,12 @@ pub struct Config {
     pub log: LogKeys,
     /// Time between two heads of the transparency log.
     pub seal_every: Duration,
+    /// For how long personal data is kept.
+    pub retention: Retention,
+    /// What the keys of persons are under.
+    pub master_keys: Option<MasterKeys>,
+    /// Whether what is personal is encrypted. What was, is read in any case.
+    pub seals: bool,
     /// Whether phone numbers are masked in answers.
     pub mask_phone_numbers: bool,
     /// Origins that browsers may call from.
@@ -386,6 +439,8 @@ pub struct Config {
 /// Fewest characters of a good secret for login tokens: the bytes of an
 /// HMAC-SHA256 key (RFC 7518, section 3.2).
 const JWT_SECRET_CHARS_MIN: usize = 32;
+/// Fewest characters of a master key.
+const MASTER_KEY_CHARS_MIN: usize = 32;
 const DEFAULT_PORT: u16 = 3000;
 
 impl Config {
@@ -427,6 +482,14 @@ impl Config {
             jwt_secrets,
             log: LogKeys::new(&settings.log)?,
             seal_every: Duration::from_secs(settings.log_seal_seconds),
+            retention: Retention {
+                call: settings.retention_call_days.map(Days::new),
+                whatsapp: settings.retention_whatsapp_days.map(Days::new),
+                sms: settings.retention_sms_days.map(Days::new),
+                unverified: settings.retention_unverified_days.map(Days::new),
+            },
+            master_keys: None,
+            seals: false,
             mask_phone_numbers: settings.pii_masking_enabled,
             cors_allowed_origins: checks::origins(&settings.cors_allowed_origins)?,
             metrics_addr: settings.metrics_addr,
@@ -434,5 +497,15 @@ impl Config {
             api: settings.api || !settings.worker,
             worker: settings.worker || !settings.api,
         })
+    }
+
+    /// The same with what personal data is encrypted under.
+    ///
+    /// # Errors
+    /// As [`Settings::master_keys`].
+    pub fn sealing(mut self, settings: &Settings) -> anyhow::Result<Self> {
+        self.master_keys = settings.master_keys()?;
+        self.seals = settings.subject_encryption;
+        Ok(self)
     }
 }

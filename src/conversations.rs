@@ -176,6 +176,9 @@ pub async fn write(
     if known.opted_out {
         return Err(Error::OptedOut);
     }
+    if domain::sealed::is_erased(&known.phone_number) {
+        return Err(Error::Unknown);
+    }
     let phone_number = PhoneNumber::parse(&known.phone_number).map_err(anyhow::Error::from)?;
     let written = MessageWritten {
         effect_id: effect_id.to_owned(),

@@ -10,6 +10,8 @@ pub mod config;
 pub mod conversations;
 mod dev;
 pub mod effects;
+pub mod erasure;
+pub mod export;
 pub mod groups;
 pub mod http;
 pub mod import;

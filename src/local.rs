@@ -10,7 +10,7 @@ use anyhow::Context;
 
 use crate::accounts::{Accounts, NewUser};
 use crate::clock;
-use crate::config::{LogSettings, SecretList, ServeSettings};
+use crate::config::{LogSettings, SecretList, ServeSettings, Settings};
 
 /// The name under which the first admin logs in.
 pub const ADMIN_EMAIL: &str = "admin@bitacora.local";
@@ -18,6 +18,8 @@ pub const ADMIN_EMAIL: &str = "admin@bitacora.local";
 const SECRET_BYTES: usize = 24;
 /// The one generated secret that is not only random.
 const LOG_SIGNING_KEY: &str = "LOG_SIGNING_KEY";
+/// The same in the master key.
+const MASTER_KEY_BYTES: usize = 32;
 
 /// Gives every secret that is not set a value of its own, kept in the data
 /// directory from the first start on. Returns where they are, and whether some
@@ -30,7 +32,6 @@ pub fn fill_secrets(
     data_dir: &Path,
     source: &clock::Source,
 ) -> anyhow::Result<(PathBuf, bool)> {
-    fs::create_dir_all(data_dir).with_context(|| format!("cannot make {}", data_dir.display()))?;
     let (file, kept) = kept_secrets(data_dir)?;
     let mut fresh = Vec::new();
     let mut seed = [0; 32];
@@ -81,18 +82,41 @@ pub fn fill_secrets(
         });
         *slot = Some(value.parse()?);
     }
-    if !fresh.is_empty() {
-        let mut open = fs::OpenOptions::new();
-        let mut out = open.create(true).append(true).open(&file)?;
-        fs::set_permissions(&file, Permissions::from_mode(0o600))?;
-        out.write_all(fresh.concat().as_bytes())?;
-        out.sync_all()?;
-    }
+    keep_secrets(&file, &fresh)?;
     Ok((file, !fresh.is_empty()))
 }
 
-/// The file of the generated secrets, and those in it.
+/// As [`fill_secrets`], the key under which those of persons are kept. Every
+/// command needs it.
+///
+/// # Errors
+/// When the file cannot be read or written.
+pub fn fill_master_key(settings: &mut Settings, source: &clock::Source) -> anyhow::Result<()> {
+    const NAME: &str = "MASTER_KEY";
+    if settings
+        .master_key
+        .as_ref()
+        .is_some_and(|given| !given.is_empty())
+    {
+        return Ok(());
+    }
+    let (file, kept) = kept_secrets(&settings.data_dir)?;
+    let known = kept.into_iter().find(|(name, _)| name == NAME);
+    let value = match known {
+        Some((_, value)) => value,
+        None => {
+            let value = source.secret(MASTER_KEY_BYTES);
+            keep_secrets(&file, &[format!("{NAME}={value}\n")])?;
+            value
+        }
+    };
+    settings.master_key = Some(value.parse()?);
+    Ok(())
+}
+
+/// The file of generated secrets, and what is in it.
 fn kept_secrets(data_dir: &Path) -> anyhow::Result<(PathBuf, Vec<(String, String)>)> {
+    fs::create_dir_all(data_dir).with_context(|| format!("cannot make {}", data_dir.display()))?;
     let file = data_dir.join("secrets.env");
     let kept = match dotenvy::from_path_iter(&file) {
         Ok(lines) => lines
@@ -101,6 +125,17 @@ fn kept_secrets(data_dir: &Path) -> anyhow::Result<(PathBuf, Vec<(String, String
         Err(_) => Vec::new(),
     };
     Ok((file, kept))
+}
+
+fn keep_secrets(file: &Path, fresh: &[String]) -> anyhow::Result<()> {
+    if fresh.is_empty() {
+        return Ok(());
+    }
+    let mut open = fs::OpenOptions::new();
+    let mut out = open.create(true).append(true).open(file)?;
+    fs::set_permissions(file, Permissions::from_mode(0o600))?;
+    out.write_all(fresh.concat().as_bytes())?;
+    Ok(out.sync_all()?)
 }
 
 /// The key of the transparency log that an earlier start generated, where the

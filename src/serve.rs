@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::clock;
 use crate::config::Config;
-use crate::ledger::{Limits, Writer, WriterTask};
+use crate::ledger::{self, Limits, Writer, WriterTask};
 use crate::{http, worker};
 
 /// How long requests that are being answered may take once we stop.
@@ -49,8 +49,15 @@ pub async fn start(
 ) -> anyhow::Result<Running> {
     let stopping = CancellationToken::new();
     let news = worker::news::listen(pool.clone(), stopping.clone());
-    let (writer, writer_task) = Writer::start(pool.clone(), limits);
-    let app = App::new(config, pool, writer, source, metrics, news, stopping).await?;
+    let (phone_index, keyring) = ledger::keys(
+        &pool,
+        config.master_keys.clone().filter(|_| config.seals),
+        &source,
+    )
+    .await?;
+    let (writer, writer_task) = Writer::sealing(pool.clone(), limits, keyring.clone());
+    let ledger = (writer, phone_index, keyring);
+    let app = App::new(config, pool, ledger, source, metrics, news, stopping)?;
     let mut work = if app.config.worker {
         worker::start(&app)
     } else {

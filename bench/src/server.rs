@@ -106,6 +106,7 @@ impl Server {
 
 /// By which the benchmark calls the API.
 pub const TOKEN: &str = "0123456789012345678901234567890123456789";
+const MASTER_KEY: &str = "a-master-key-for-the-bench-of-32-characters";
 
 /// A command of the service, with what it needs to start.
 pub fn service(program: &str, args: &[&str], database_url: &str) -> Command {
@@ -115,6 +116,7 @@ pub fn service(program: &str, args: &[&str], database_url: &str) -> Command {
         .env("DATABASE_URL", database_url)
         .env("JWT_SECRET", TOKEN)
         .env("MICROSERVICE_TOKEN", TOKEN)
+        .env("MASTER_KEY", MASTER_KEY)
         .env("ELEVENLABS_WEBHOOK_SECRET", webhook::SECRET);
     command
 }

@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    Provider, audit, batch, call, conversation, delivery, effect, group, line, message, otp, user,
+    Provider, audit, batch, call, conversation, delivery, effect, group, line, message, otp,
+    subject, user,
 };
 
 /// A kind of event, as this version of the program writes it.
@@ -322,11 +323,29 @@ pub const EVENT_TYPES: &[EventType] = &[
         contacts: &[],
         personal: &[],
     },
+    EventType {
+        name: "subject.erased",
+        version: "1",
+        contacts: &[],
+        personal: &[],
+    },
 ];
 
 /// The kind of event with this name.
 pub fn event_type(name: &str) -> Option<&'static EventType> {
     EVENT_TYPES.iter().find(|kind| kind.name == name)
+}
+
+/// A payload with the client's number masked wherever it stands in it.
+pub fn masked(event_type_name: &str, payload: Value) -> Value {
+    let contacts = event_type(event_type_name).map_or(&[][..], |kind| kind.contacts);
+    contacts.iter().fold(payload, |payload, field| {
+        let contact = payload.get(field).and_then(Value::as_str);
+        match contact.map(str::to_owned) {
+            Some(contact) => crate::phone::mask_json(&payload, &contact),
+            None => payload,
+        }
+    })
 }
 
 /// The version in which events of this name are written today.
@@ -397,6 +416,8 @@ pub enum Event {
     Effect(effect::Event),
     /// Of an `otp` stream.
     Otp(otp::Event),
+    /// Of a `subject` stream.
+    Subject(subject::Event),
 }
 
 /// An event as it stands on the ledger.
@@ -476,6 +497,7 @@ impl Event {
             Self::Conversation(event) => event.name(),
             Self::Effect(event) => event.name(),
             Self::Otp(event) => event.name(),
+            Self::Subject(subject::Event::Erased(_)) => "subject.erased",
         }
     }
 
@@ -529,6 +551,7 @@ impl Event {
             "conversation" => serde_json::from_str(payload).map(Self::Conversation),
             "effect" => serde_json::from_str(payload).map(Self::Effect),
             "otp" => serde_json::from_str(payload).map(Self::Otp),
+            "subject" => serde_json::from_str(payload).map(Self::Subject),
             _ => serde_json::from_str(payload).map(Self::User),
         };
         event.map_err(|error| UnreadableEvent::shape(name, &error))

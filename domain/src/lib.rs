@@ -19,6 +19,8 @@ pub mod log;
 pub mod message;
 pub mod otp;
 pub mod phone;
+pub mod sealed;
+pub mod subject;
 pub mod user;
 mod words;
 

@@ -9,6 +9,7 @@ use hmac::{Hmac, Mac};
 use phonenumber::Mode;
 use phonenumber::metadata::DATABASE;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::Sha256;
 
 /// Fewest digits, country code included, that are taken for a number.
@@ -196,6 +197,28 @@ pub fn mask(address: &str) -> String {
     masked
 }
 
+/// A document with a number masked wherever it stands in it.
+pub fn mask_json(document: &Value, number: &str) -> Value {
+    match document {
+        Value::String(text) => Value::String(mask_in(text, number)),
+        Value::Array(items) => items.iter().map(|item| mask_json(item, number)).collect(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| (name.clone(), mask_json(value, number)))
+            .collect(),
+        Value::Number(digits) => {
+            let text = digits.to_string();
+            let masked = mask_in(&text, number);
+            if masked == text {
+                document.clone()
+            } else {
+                Value::String(masked)
+            }
+        }
+        Value::Null | Value::Bool(_) => document.clone(),
+    }
+}
+
 /// Masks every occurrence of `address` in a text, with or without its `+`.
 pub fn mask_in(text: &str, address: &str) -> String {
     let bare = address.trim_start_matches('+');
@@ -243,8 +266,12 @@ impl PhoneIndex {
         Self { mac }
     }
 
-    /// The key of an address: 32 hex digits (128 bits).
+    /// The key of an address: 32 hex digits (128 bits). What an erased address
+    /// of a conversation reads as still has the key of that address.
     pub fn key(&self, address: &str) -> String {
+        if let Some(key) = crate::sealed::key_of_erased(address) {
+            return key.to_owned();
+        }
         let mut mac = self.mac.clone();
         mac.update(address.as_bytes());
         hex::encode(&mac.finalize().into_bytes()[..16])

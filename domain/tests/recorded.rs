@@ -19,7 +19,9 @@ use bitacora_domain::call::{self, Medium, Outcome, Turn};
 use bitacora_domain::event::{EVENT_TYPES, event_type};
 use bitacora_domain::message::{self, Button, Kind, Location, Media, Status};
 use bitacora_domain::user::{self, Role};
-use bitacora_domain::{Channel, Direction, Event, audit, delivery, line};
+use bitacora_domain::{
+    Channel, Direction, Event, PhoneIndex, audit, delivery, line, sealed, subject,
+};
 use chrono::DateTime;
 use serde_json::{Map, Value, json};
 
@@ -51,6 +53,33 @@ fn every_event_that_was_ever_written_can_be_read() {
 }
 
 #[test]
+fn every_event_can_be_read_once_whom_it_is_about_is_erased() {
+    let masters = sealed::MasterKeys::new(["m"]);
+    let (key, _) = masters.fresh(uuid::Uuid::from_u128(9), &[5; 32]);
+    let key = std::sync::Arc::new(key);
+    let phones = PhoneIndex::new(b"phones");
+    for (name, version, text) in examples() {
+        let whose = sealed::Subject::Stream("s/1".into());
+        let stream = ("s", "1");
+        let mut give = |_: &sealed::Subject| key.clone();
+        let Some(kept) = sealed::seal_payload(&name, stream, &text, &phones, &whose, &mut give)
+        else {
+            continue;
+        };
+        let read = |text: &str| {
+            Event::read(&name, &version, text).unwrap_or_else(|e| panic!("{name}: {e}: {text}"))
+        };
+        let opened = sealed::open_payload(&name, &kept, |_| Some(&*key)).unwrap();
+        assert_eq!(read(&opened), read(&text), "{name}");
+        let erased = sealed::open_payload(&name, &kept, |_| None).unwrap();
+        read(&erased);
+        for kept in [&*kept, &*erased] {
+            assert!(!kept.contains("300123"), "{name} {kept}");
+        }
+    }
+}
+
+#[test]
 fn every_kind_of_event_has_an_example_of_its_version() {
     let kept: BTreeSet<_> = examples()
         .into_iter()
@@ -75,6 +104,16 @@ fn an_event_is_written_today_as_its_newest_example_shows() {
         batches::today(),
         conversations::today(),
         otp::today(),
+        vec![Event::Subject(subject::Event::Erased(subject::Erased {
+            erasure_id: uuid::Uuid::from_u128(7),
+            cause: subject::Cause::Request,
+            reason: "Solicitud 2025-114".into(),
+            erased_by: "user:7".into(),
+            keys_count: 1,
+            keys: vec![uuid::Uuid::from_u128(9)],
+            channel: Some("call".into()),
+            before: chrono::NaiveDate::from_ymd_opt(2025, 1, 31),
+        }))],
     ]
     .concat();
     for kind in EVENT_TYPES {

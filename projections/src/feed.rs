@@ -8,9 +8,11 @@ use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use domain::Event;
 use domain::event::Recorded;
+use domain::sealed::key_ids;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
+use crate::keys::{self, Opened, Opener};
 use crate::{text, time};
 
 /// Most bytes of payload, as PostgreSQL stores them (compressed), that one
@@ -53,6 +55,8 @@ pub(crate) struct Page {
     is_full: bool,
     /// When the last was recorded.
     recorded_at: Option<DateTime<Utc>>,
+    /// It shows nothing that was erased by this many erasures.
+    epoch: i64,
 }
 
 /// An event, or why it cannot be read: that only concerns who wants it.
@@ -86,13 +90,16 @@ impl Page {
 
     /// Whether it is still what the ledger holds. An event can be seen a moment
     /// before it is on disk, and a crash of PostgreSQL in this moment takes it
-    /// away; never without all that came after it.
+    /// away; never without all that came after it. And of what was erased
+    /// since, more is in it than may be.
     pub(crate) async fn stands(&self, conn: &mut PgConnection) -> sqlx::Result<bool> {
         let sql = "select exists (
-                       select from public.events where position = $1 and recorded_at = $2)";
+                       select from public.events where position = $1 and recorded_at = $2)
+                   and (select epoch from public.subject_epoch) = $3";
         let stands = sqlx::query_scalar(sql)
             .bind(self.upto)
-            .bind(self.recorded_at);
+            .bind(self.recorded_at)
+            .bind(self.epoch);
         stands.fetch_one(conn).await
     }
 
@@ -122,7 +129,12 @@ impl Page {
 
 /// The page after a position: at most `limit` events of any type, and fewer
 /// when they are large, but at least one if there is one.
-pub(crate) async fn page(conn: &mut PgConnection, after: i64, limit: i64) -> anyhow::Result<Page> {
+pub(crate) async fn page(
+    conn: &mut PgConnection,
+    opener: &Opener,
+    after: i64,
+    limit: i64,
+) -> anyhow::Result<Page> {
     let page = "select position, pg_column_size(payload) as bytes from public.events
                 where position > $1 order by position limit $2";
     let sql = paged(page);
@@ -130,14 +142,15 @@ pub(crate) async fn page(conn: &mut PgConnection, after: i64, limit: i64) -> any
         .bind(after)
         .bind(limit)
         .bind(PAGE_BYTES_MAX);
-    let rows: Vec<Row> = rows.fetch_all(conn).await?;
+    let rows: Vec<Row> = rows.fetch_all(&mut *conn).await?;
     let upto = rows.last().map_or(after, |row| row.position);
-    Page::of(rows, after, upto, limit).await
+    Page::of(conn, opener, rows, (after, upto), limit).await
 }
 
 /// Like [`page`], but only events of the given types and up to a position.
 pub(crate) async fn page_of(
     conn: &mut PgConnection,
+    opener: &Opener,
     types: &[&str],
     (after, upto): (i64, i64),
     limit: i64,
@@ -160,26 +173,38 @@ pub(crate) async fn page_of(
         .bind(PAGE_BYTES_MAX)
         .bind(upto)
         .bind(types);
-    let rows: Vec<Row> = rows.fetch_all(conn).await?;
+    let rows: Vec<Row> = rows.fetch_all(&mut *conn).await?;
     // Short pages may be short for their size, so only an empty one is the end.
     let upto = rows.last().map_or(upto, |row| row.position);
-    Page::of(rows, after, upto, limit).await
+    Page::of(conn, opener, rows, (after, upto), limit).await
 }
 
 impl Page {
     /// Parses elsewhere than where requests are answered.
-    async fn of(rows: Vec<Row>, after: i64, upto: i64, limit: i64) -> anyhow::Result<Self> {
+    async fn of(
+        conn: &mut PgConnection,
+        opener: &Opener,
+        rows: Vec<Row>,
+        (after, upto): (i64, i64),
+        limit: i64,
+    ) -> anyhow::Result<Self> {
+        // Before the keys: what is erased in between was read, and is not
+        // known to be erased.
+        let epoch = keys::epoch(conn).await?;
+        let keys = keys_of(conn, opener, &rows).await?;
         let read = move || {
             let bytes: usize = rows.iter().map(|row| row.payload.len()).sum();
             let is_full = rows.len() as i64 >= limit || bytes as i64 >= PAGE_BYTES_MAX / 2;
             let recorded_at = rows.last().map(|row| row.recorded_at);
-            let events = rows.into_iter().map(Row::read_or_why).collect();
+            let read = |row: Row| row.read_or_why(&keys);
+            let events = rows.into_iter().map(read).collect();
             Self {
                 after,
                 upto,
                 events,
                 is_full,
                 recorded_at,
+                epoch,
             }
         };
         Ok(tokio::task::spawn_blocking(read).await?)
@@ -193,18 +218,44 @@ impl Page {
 /// position.
 pub async fn read_positions(
     conn: &mut PgConnection,
+    opener: &Opener,
     positions: &[i64],
 ) -> anyhow::Result<Vec<Recorded>> {
     let sql = format!(
         "select {COLUMNS} from public.events e where e.position = any($1) order by e.position"
     );
-    let rows: Vec<Row> = sqlx::query_as(&sql).bind(positions).fetch_all(conn).await?;
+    let rows = sqlx::query_as(&sql).bind(positions);
+    let rows: Vec<Row> = rows.fetch_all(&mut *conn).await?;
+    let keys = keys_of(conn, opener, &rows).await?;
     let read = |row: Row| {
         let position = row.position;
-        row.read()
+        row.read(&keys)
             .with_context(|| format!("the event at position {position} cannot be read"))
     };
     rows.into_iter().map(read).collect()
+}
+
+/// The positions, up to one, of the events of streams of a kind.
+pub(crate) async fn positions_of(
+    conn: &mut PgConnection,
+    aggregate_type: &str,
+    ids: &[&str],
+    upto: i64,
+) -> sqlx::Result<Vec<i64>> {
+    let sql = "select position from public.events
+               where aggregate_type = $1 and aggregate_id = any($2) and position <= $3";
+    sqlx::query_scalar(sql)
+        .bind(aggregate_type)
+        .bind(ids)
+        .bind(upto)
+        .fetch_all(conn)
+        .await
+}
+
+async fn keys_of(conn: &mut PgConnection, opener: &Opener, rows: &[Row]) -> anyhow::Result<Opened> {
+    let ids = rows.iter();
+    let ids = ids.flat_map(|row| key_ids(&row.event_type, &row.payload));
+    opener.keys(conn, ids.collect()).await
 }
 
 /// The rows of a page until their sizes exceed the limit. The size is looked
@@ -237,9 +288,9 @@ struct Row {
 }
 
 impl Row {
-    fn read_or_why(self) -> Read {
+    fn read_or_why(self, keys: &Opened) -> Read {
         let (event_type, position) = (self.event_type.clone(), self.position);
-        match self.read() {
+        match self.read(keys) {
             Ok(recorded) => Read::Event(recorded),
             Err(error) => Read::Unreadable {
                 event_type,
@@ -248,8 +299,9 @@ impl Row {
         }
     }
 
-    fn read(self) -> anyhow::Result<Recorded> {
-        let payload = text::without_nul(&self.payload);
+    fn read(self, keys: &Opened) -> anyhow::Result<Recorded> {
+        let payload = keys.payload(&self.event_type, &self.payload)?;
+        let payload = text::without_nul(&payload);
         let provider = self.provider.map(|name| name.parse());
         Ok(Recorded {
             position: self.position,

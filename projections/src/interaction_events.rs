@@ -10,6 +10,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::feed;
+use crate::keys::Opener;
 use crate::sql::Table;
 
 /// Most events of one interaction that are shown: the newest.
@@ -58,10 +59,11 @@ impl InteractionEvent {
 /// When the database fails, or an event cannot be read.
 pub async fn of_interaction(
     conn: &mut PgConnection,
+    opener: &Opener,
     interaction_id: &str,
 ) -> anyhow::Result<Vec<InteractionEvent>> {
     let positions = newest(conn, interaction_id).await?;
-    at(conn, interaction_id, &positions).await
+    at(conn, opener, interaction_id, &positions).await
 }
 
 /// The positions of the newest events of an interaction, in order.
@@ -80,26 +82,27 @@ pub(crate) async fn newest(
 /// An interaction's events at these positions, in order.
 pub(crate) async fn at(
     conn: &mut PgConnection,
+    opener: &Opener,
     interaction_id: &str,
     positions: &[i64],
 ) -> anyhow::Result<Vec<InteractionEvent>> {
-    let recorded = feed::read_positions(conn, positions).await?;
+    let recorded = feed::read_positions(conn, opener, positions).await?;
     let events = recorded.iter();
     Ok(events
         .map(|recorded| InteractionEvent::new(interaction_id, recorded))
         .collect())
 }
 
-/// The positions of an interaction's events up to one, in order.
+/// The positions of the events of interactions up to one.
 pub(crate) async fn positions(
     conn: &mut PgConnection,
-    interaction_id: &str,
+    interaction_ids: &[&str],
     upto: i64,
 ) -> sqlx::Result<Vec<i64>> {
     let sql = "select position from interaction_events
-               where interaction_id = $1 and position <= $2 order by position";
+               where interaction_id = any($1) and position <= $2";
     sqlx::query_scalar(sql)
-        .bind(interaction_id)
+        .bind(interaction_ids)
         .bind(upto)
         .fetch_all(conn)
         .await

@@ -16,14 +16,17 @@ use sqlx::{FromRow, PgConnection, Row};
 
 pub use list::{Cursor, Filter, Listed, ListedRow, list, listed};
 
+pub use crate::past::AsOf;
+
 use crate::call_details::{self, CallDetail};
 use crate::engine::Projection;
 use crate::interaction::{self, Tables};
 use crate::interaction_events::{self, InteractionEvent};
+use crate::keys::Opener;
 use crate::messages::{self, Message};
 use crate::search::Lexicon;
 use crate::sql::{Table, optional_word, word};
-use crate::{feed, text};
+use crate::{past, text};
 
 /// A row of `interactions`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -81,15 +84,6 @@ pub struct Detail {
     pub events: Vec<InteractionEvent>,
 }
 
-/// Up to where the past is asked about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AsOf {
-    /// The ledger up to this position.
-    Position(i64),
-    /// The ledger as it was recorded up to this time.
-    Time(DateTime<Utc>),
-}
-
 /// The interaction with this id, or that answers to this name.
 ///
 /// # Errors
@@ -125,13 +119,17 @@ pub async fn newest_positions(conn: &mut PgConnection, id: &str) -> sqlx::Result
 ///
 /// # Errors
 /// When the database fails, or an event cannot be read.
-pub async fn detail(conn: &mut PgConnection, id: &str) -> anyhow::Result<Option<Detail>> {
+pub async fn detail(
+    conn: &mut PgConnection,
+    opener: &Opener,
+    id: &str,
+) -> anyhow::Result<Option<Detail>> {
     let Some(interaction) = get(conn, id).await? else {
         return Ok(None);
     };
     let call = call_details::get(conn, &interaction.id).await?;
     let messages = messages::of_interaction(conn, &interaction.id).await?;
-    let events = interaction_events::of_interaction(conn, &interaction.id).await?;
+    let events = interaction_events::of_interaction(conn, opener, &interaction.id).await?;
     Ok(Some(Detail::new(interaction, call, messages, events)))
 }
 
@@ -143,34 +141,27 @@ pub async fn detail(conn: &mut PgConnection, id: &str) -> anyhow::Result<Option<
 /// When the database fails or an event cannot be read.
 pub async fn as_of(
     conn: &mut PgConnection,
+    opener: &Opener,
     id: &str,
     then: AsOf,
 ) -> anyhow::Result<Option<Detail>> {
-    let upto = match then {
-        AsOf::Position(position) => position,
-        AsOf::Time(at) => feed::position_at(conn, at).await?,
-    };
+    let upto = then.position(conn).await?;
     let Some(now) = get(conn, id).await? else {
         return Ok(None);
     };
     let mut tables = Tables::default();
-    for page in interaction_events::positions(conn, &now.id, upto)
-        .await?
-        .chunks(AS_OF_PAGE)
-    {
-        for recorded in feed::read_positions(conn, page).await? {
-            tables.fold(&recorded);
-        }
-    }
+    let positions = interaction_events::positions(conn, &[&now.id], upto).await?;
+    past::fold(conn, opener, positions, |page| {
+        page.iter().for_each(|recorded| tables.fold(recorded));
+    })
+    .await?;
     let Some((mut detail, positions)) = tables.into_detail(&text::key(id)) else {
         return Ok(None);
     };
-    detail.events = interaction_events::at(conn, &detail.interaction.id, &positions).await?;
+    detail.events =
+        interaction_events::at(conn, opener, &detail.interaction.id, &positions).await?;
     Ok(Some(detail))
 }
-
-/// How many events are in memory at once while the past is folded.
-const AS_OF_PAGE: usize = 500;
 
 impl Detail {
     /// Where a whole session was text, its turns are its messages.

@@ -21,11 +21,14 @@ pub mod groups;
 mod interaction;
 pub mod interaction_events;
 pub mod interactions;
+pub mod keys;
 pub mod messages;
 pub mod otp_challenges;
+pub mod past;
 mod rows;
 pub mod search;
 mod sql;
+pub mod subjects;
 mod text;
 mod time;
 pub mod users;
@@ -47,6 +50,7 @@ use std::sync::Arc;
 use domain::PhoneIndex;
 
 pub use engine::{Engine, Progress, Projection};
+pub use keys::Opener;
 
 /// Every projection there is, in the order in which they are listed.
 pub fn all(phones: &PhoneIndex) -> Vec<Arc<dyn Projection>> {

@@ -69,8 +69,7 @@ impl<K: Ord + Clone, R: PartialEq + Clone> Rows<K, R> {
         gone.map(|(_, row)| row).collect()
     }
 
-    /// For tests that have no table: the rows are written.
-    #[cfg(test)]
+    /// Where there is no table: the rows are taken for written.
     pub(crate) fn written(&mut self) {
         self.before = self.now.clone();
     }

@@ -300,7 +300,14 @@ impl Driver<'_> {
     async fn give_up(&self, kind: Kind, attempt: u32) -> anyhow::Result<()> {
         let names = kind.events();
         let [_, uncertain, _] = names.rest;
-        let last = events::last_of(&self.app.pool, "batch", self.id, &[uncertain]).await?;
+        let last = events::last_of(
+            &self.app.pool,
+            &self.app.opener,
+            "batch",
+            self.id,
+            &[uncertain],
+        )
+        .await?;
         let reason = last.and_then(|event| Some(event.payload["reason"].as_str()?.to_owned()));
         let refused = Refused {
             attempt,
@@ -343,7 +350,8 @@ impl Driver<'_> {
     /// How long ago the last attempt was put on the ledger.
     async fn age(&self, kind: Kind) -> anyhow::Result<Duration> {
         let names = [kind.events().attempted];
-        let last = events::last_of(&self.app.pool, "batch", self.id, &names).await?;
+        let last =
+            events::last_of(&self.app.pool, &self.app.opener, "batch", self.id, &names).await?;
         let at = last.and_then(|event| {
             let at = event.metadata[AT].as_str()?;
             Some(DateTime::parse_from_rfc3339(at).ok()?.to_utc())

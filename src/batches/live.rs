@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use projections::batches::{self, Batch, Enriched};
+use projections::past::AsOf;
 use tokio::sync::{Notify, watch};
 
 use crate::app::App;
@@ -76,6 +77,25 @@ pub async fn read(app: &App, batch_id: &str, position: i64) -> anyhow::Result<Op
     };
     let recipients = batches::recipients(&mut conn, &batch.id).await?;
     Ok(Some(Status {
+        position,
+        read_at: app.source.now(),
+        batch,
+        recipients,
+        frames: Default::default(),
+    }))
+}
+
+/// How the batch with this id, the provider's or ours, stood; `None` where it
+/// was unknown.
+///
+/// # Errors
+/// When the ledger does not answer.
+pub async fn read_as_of(app: &App, id: &str, then: AsOf) -> anyhow::Result<Option<Status>> {
+    let mut conn = app.pool.acquire().await?;
+    let position = then.position(&mut conn).await?;
+    let then = AsOf::Position(position);
+    let found = batches::as_of(&mut conn, &app.opener, id, then).await?;
+    Ok(found.map(|(batch, recipients)| Status {
         position,
         read_at: app.source.now(),
         batch,

@@ -24,7 +24,9 @@ use std::time::Duration;
 use domain::batch::{self, Batch, Command, Order, Refused, Requested, Snapshot};
 
 pub use drive::{Pause, drive, drive_open_orders};
-pub use live::{Live, News, READ_MODELS, Status, read as read_status};
+pub use live::{
+    Live, News, READ_MODELS, Status, read as read_status, read_as_of as read_status_as_of,
+};
 pub use monitor::Monitor;
 pub use reconcile::{Recovered, reconcile, recover_call};
 
@@ -91,9 +93,9 @@ impl From<CommandError<batch::Error>> for Error {
     }
 }
 
-impl From<sqlx::Error> for Error {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Ledger(error.into())
+impl From<anyhow::Error> for Error {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Ledger(error)
     }
 }
 
@@ -216,7 +218,7 @@ async fn outcome(app: &Arc<App>, id: String, kind: Kind, wait: Duration) -> Resu
 async fn standing(app: &App, id: String, kind: Kind) -> Result<Ordered, Error> {
     let batch: Batch = app.store.load(&id).await?;
     let names = kind.events();
-    let last = events::last_of(&app.pool, "batch", &id, &names.all()).await?;
+    let last = events::last_of(&app.pool, &app.opener, "batch", &id, &names.all()).await?;
     let position = last.as_ref().map_or(0, |event| event.position);
     let done = last.filter(|event| event.event_type == names.done);
     let mut calls = 0;

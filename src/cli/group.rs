@@ -11,7 +11,6 @@ use sqlx::PgPool;
 
 use super::{ACTOR, PLAIN_PROGRESS_INTERVAL, progress_bar, put_on_record};
 use crate::import::{self, Imported, ROWS_MAX};
-use crate::ledger::Store;
 use crate::{clock, groups};
 
 /// Rejected rows that are printed, at most.
@@ -44,6 +43,7 @@ pub enum GroupCommand {
 pub(super) async fn run(
     pool: PgPool,
     command: GroupCommand,
+    of: &crate::config::Settings,
     source: clock::Source,
 ) -> anyhow::Result<()> {
     let GroupCommand::Import {
@@ -70,7 +70,7 @@ pub(super) async fn run(
     let clients = imported.clients.len();
     println!("writing {clients} clients");
     let metadata = HashMap::from([("actor".to_owned(), ACTOR.to_owned())]);
-    let store = Store::new(pool.clone());
+    let (_, store) = super::store_of(&pool, of, &source).await?;
     let made = groups::create(&pool, &store, settings, imported.clients, metadata).await;
     let target = match &made {
         Ok((id, _)) => format!("group:{id}"),

@@ -309,7 +309,7 @@ impl Worker<'_> {
         command: impl Fn() -> Command,
     ) -> anyhow::Result<Step> {
         let metadata = HashMap::from([("actor".to_owned(), "worker".to_owned())]);
-        let store = &self.app.store;
+        let store = self.app.store.about(effect.request.contact());
         let executed = store.execute::<Aggregate>(&effect.id, command, metadata);
         match executed.await {
             Ok(position) => Ok(Step::Taken(position)),

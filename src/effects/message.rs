@@ -79,8 +79,9 @@ pub(super) async fn look_up(
     let attempt = effect.attempts.cast_unsigned();
     if letter.provider == Provider::Builderbot {
         // It has no list; but its own webhook tells of what it sent.
-        let pool = &worker.app.pool;
-        let told = events::was_mirrored(pool, &effect.id, &letter.interaction_id, &letter.words);
+        let (pool, opener) = (&worker.app.pool, &worker.app.opener);
+        let chat = &letter.interaction_id;
+        let told = events::was_mirrored(pool, opener, &effect.id, chat, &letter.words);
         return Ok(told.await?.then(|| letter.sent(attempt, true, None)));
     }
     let found = find(worker, effect, &letter, at).await?;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use domain::PhoneNumber;
 use domain::batch::{self, Batch, GroupPart, RECIPIENTS_MAX, Recipient, Requested};
 use domain::group::Client;
+use domain::sealed::is_erased;
 use futures_util::future::join_all;
 use projections::groups::{self, Group, GroupClient};
 use projections::users::User;
@@ -260,7 +261,7 @@ async fn group_and_agent(
 /// The group, once the read model shows all that the ledger has of it.
 async fn whole_group(app: &App, group_id: i32) -> Result<Group, Error> {
     let stream = group_id.to_string();
-    let last = events::last_of(&app.pool, "group", &stream, &GROUP_EVENTS).await?;
+    let last = events::last_of(&app.pool, &app.opener, "group", &stream, &GROUP_EVENTS).await?;
     let last = last.ok_or(Error::UnknownGroup)?;
     let shown = app
         .engine
@@ -284,7 +285,9 @@ async fn recipients(app: &App, group: &Group) -> Result<Vec<Recipient>, Error> {
             return Ok(recipients);
         };
         after = Some(last.id);
-        let called = page.into_iter().map(|client| recipient(client, group));
+        let page = page.into_iter();
+        let page = page.filter(|client| !is_erased(&client.phone_number));
+        let called = page.map(|client| recipient(client, group));
         recipients.extend(called.collect::<Result<Vec<_>, _>>()?);
     }
 }

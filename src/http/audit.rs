@@ -32,23 +32,35 @@ pub struct Act<'a> {
 /// # Errors
 /// 503 when the ledger does not take it.
 pub async fn record(app: &App, act: Act<'_>) -> Result<i64, Failure> {
-    let context = context::current();
-    let actor = act
-        .caller
-        .map_or_else(|| "anonymous".to_owned(), Caller::actor);
-    let recorded = domain::audit::Recorded {
-        actor,
-        role: act
-            .caller
-            .and_then(Caller::role)
-            .map(|role| role.to_string()),
-        action: act.action.to_owned(),
-        target: act.target,
-        outcome: act.outcome.to_owned(),
-        from: Some(context.remote_addr),
-        request_id: Some(context.request_id),
-        detail: None,
-    };
+    append(app, act.recorded()).await
+}
+
+impl Act<'_> {
+    /// What is written down of it, with the request that it is part of.
+    pub fn recorded(self) -> domain::audit::Recorded {
+        let context = context::current();
+        let role = self.caller.and_then(Caller::role);
+        domain::audit::Recorded {
+            actor: self
+                .caller
+                .map_or_else(|| "anonymous".to_owned(), Caller::actor),
+            role: role.map(|role| role.to_string()),
+            action: self.action.to_owned(),
+            target: self.target,
+            outcome: self.outcome.to_owned(),
+            from: Some(context.remote_addr),
+            request_id: Some(context.request_id),
+            detail: None,
+        }
+    }
+}
+
+/// Writes down what was recorded earlier, or elsewhere. Returns its position
+/// once it is durable.
+///
+/// # Errors
+/// As [`record`].
+pub async fn append(app: &App, recorded: domain::audit::Recorded) -> Result<i64, Failure> {
     let fact = recorded.at(app.source.now());
     let receipt = app
         .writer
@@ -135,6 +147,8 @@ struct RecordView {
     from: Option<String>,
     /// The request.
     request_id: Option<String>,
+    /// More on it: of an export its filter and, at its end, its rows.
+    detail: Option<String>,
 }
 
 /// Routes for the auditor.
@@ -196,6 +210,7 @@ impl Api {
                 outcome: row.outcome,
                 from: row.from_address,
                 request_id: row.request_id,
+                detail: row.detail,
             },
         ))
     }

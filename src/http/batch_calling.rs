@@ -8,8 +8,9 @@ use domain::batch::{Refused, Requested};
 use poem::Request;
 use poem::web::Data;
 use poem_openapi::OpenApi;
-use poem_openapi::param::{Header, Path};
+use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::payload::Json;
+use projections::past::AsOf;
 use serde_json::json;
 
 use super::audit;
@@ -96,6 +97,8 @@ impl Api {
     }
 
     /// A batch with its recipients
+    ///
+    /// `as_of` shows it as it stood at a time or ledger position: the same answer that was given then.
     #[oai(
         path = "/api/batch-calling/:batchId",
         method = "get",
@@ -108,11 +111,22 @@ impl Api {
         /// The provider's id of the batch, or ours.
         #[oai(name = "batchId")]
         batch_id: Path<String>,
+        /// A time (`2025-10-28T23:29:50Z`) or a ledger position.
+        as_of: Query<Option<String>>,
     ) -> Result<Json<Success<ProviderBatch>>, Failure> {
         let caller = Caller::from(auth);
-        let batch = find(&app, batch_id.0).await?;
-        let mut conn = app.pool.acquire().await?;
-        let recipients = projections::batches::recipients(&mut conn, &batch.id).await?;
+        let (batch, recipients) = match params::as_of(as_of.0)? {
+            Some(then) => {
+                let then = find_as_of(&app, batch_id.0, then).await?;
+                (then.batch, then.recipients)
+            }
+            None => {
+                let batch = find(&app, batch_id.0).await?;
+                let mut conn = app.pool.acquire().await?;
+                let recipients = projections::batches::recipients(&mut conn, &batch.id).await?;
+                (batch, recipients)
+            }
+        };
         let masked = must_mask(&app, &caller);
         Ok(reply::success(ProviderBatch::of(
             &batch,
@@ -130,6 +144,16 @@ pub async fn find(app: &App, id: String) -> Result<projections::batches::Batch, 
     let id = params::id(id)?;
     let mut conn = app.pool.acquire().await?;
     let found = projections::batches::find(&mut conn, &id).await?;
+    found.ok_or_else(|| Failure::not_found("Batch call no encontrado"))
+}
+
+/// How the batch with this id, the provider's or ours, stood.
+///
+/// # Errors
+/// 404.
+pub async fn find_as_of(app: &App, id: String, then: AsOf) -> Result<batches::Status, Failure> {
+    let id = params::id(id)?;
+    let found = batches::read_status_as_of(app, &id, then).await?;
     found.ok_or_else(|| Failure::not_found("Batch call no encontrado"))
 }
 

@@ -111,6 +111,7 @@ impl Api {
     /// How a batch stands
     ///
     /// With what was said in its calls, from the post-call webhooks, or from the provider where one has not come.
+    /// `as_of` shows it as it stood at a time or ledger position: the same answer that was given then.
     #[oai(
         path = "/api/batch-calls/:batchId/status",
         method = "get",
@@ -123,8 +124,14 @@ impl Api {
         /// The provider's id of the batch, or ours.
         #[oai(name = "batchId")]
         batch_id: Path<String>,
+        /// A time (`2025-10-28T23:29:50Z`) or a ledger position.
+        as_of: Query<Option<String>>,
     ) -> Result<Json<Success<BatchStatus>>, Failure> {
         let masked = must_mask(&app, &Caller::from(auth));
+        if let Some(then) = params::as_of(as_of.0)? {
+            let then = batch_calling::find_as_of(&app, batch_id.0, then).await?;
+            return Ok(told(&app, &then, masked));
+        }
         let batch = find(&app, batch_id.0).await?;
         status(&app, &batch.id, masked).await
     }
@@ -246,10 +253,14 @@ pub async fn status(
         app.readable(&READ_MODELS, head).await;
         status = read(app, id).await?;
     }
-    Ok(reply::told(
-        BatchStatus::of(app, &status, masked),
+    Ok(told(app, &status, masked))
+}
+
+fn told(app: &App, status: &batches::Status, masked: bool) -> Json<Success<BatchStatus>> {
+    reply::told(
+        BatchStatus::of(app, status, masked),
         "Estado del batch call obtenido exitosamente",
-    ))
+    )
 }
 
 async fn read(app: &App, id: &str) -> Result<batches::Status, Failure> {

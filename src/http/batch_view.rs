@@ -1,13 +1,12 @@
 //! How batches are shown: the fields of the replaced systems, to the letter.
 
 use domain::batch::Counts;
-use domain::phone::mask;
+use domain::phone::{mask, mask_json};
 use poem_openapi::Object;
 use projections::batches::{Batch, Enriched};
 use serde_json::{Map, Value};
 
 use super::auth::{Access, Caller};
-use super::interactions::mask_json;
 use super::time::Time;
 use crate::app::App;
 use crate::batches::Status;

@@ -198,7 +198,10 @@ impl Api {
         id: Path<Uuid>,
     ) -> Result<Json<Success<DetailView>>, Failure> {
         let caller = Caller::from(auth);
-        let read = async { deliveries::get(&app.pool, id.0).await?.ok_or_else(unknown) };
+        let read = async {
+            let found = deliveries::get(&app.pool, &app.opener, id.0).await?;
+            found.ok_or_else(unknown)
+        };
         let (detail, _) = audit::recorded(
             &app,
             &caller,
@@ -256,7 +259,8 @@ fn webhook(route: &str) -> Result<Webhook, Failure> {
 }
 
 async fn reprocess(app: &App, id: Uuid) -> Result<ReprocessView, Failure> {
-    let detail = deliveries::get(&app.pool, id).await?.ok_or_else(unknown)?;
+    let detail = deliveries::get(&app.pool, &app.opener, id).await?;
+    let detail = detail.ok_or_else(unknown)?;
     if detail.summary.verdict != Verdict::Quarantined.as_str() {
         return Err(Failure::conflict(
             "not_quarantined",

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use domain::phone::{PhoneNumber, mask, mask_in};
+use domain::phone::{PhoneNumber, mask, mask_in, mask_json};
 use domain::{Channel, Direction, Provider};
 use poem::Request;
 use poem::web::Data;
@@ -14,7 +14,7 @@ use poem_openapi::payload::{Binary, Json};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use projections::call_details::CallDetail;
 use projections::interaction_events::InteractionEvent;
-use projections::interactions::{self, AsOf, Cursor, Detail, Filter, Interaction, Listed};
+use projections::interactions::{self, Cursor, Detail, Filter, Interaction, Listed};
 use projections::messages::Message;
 use serde::Serialize;
 use serde_json::Value;
@@ -422,11 +422,11 @@ impl Api {
     ) -> Result<Json<Success<DetailView>>, Failure> {
         let caller = Caller::from(auth);
         let id = params::id(id.0)?;
-        let as_of = read_as_of(as_of.0)?;
+        let as_of = params::as_of(as_of.0)?;
         let mut conn = app.pool.acquire().await?;
         let found = match as_of {
-            None => interactions::detail(&mut conn, &id).await?,
-            Some(then) => interactions::as_of(&mut conn, &id, then).await?,
+            None => interactions::detail(&mut conn, &app.opener, &id).await?,
+            Some(then) => interactions::as_of(&mut conn, &app.opener, &id, then).await?,
         };
         drop(conn);
         let detail = found.ok_or_else(|| Failure::not_found("Interacción no encontrada"))?;
@@ -471,7 +471,7 @@ impl Api {
         let delivery = call
             .and_then(|call| call.audio_delivery_id)
             .ok_or_else(none)?;
-        let delivery = deliveries::get(&app.pool, delivery)
+        let delivery = deliveries::get(&app.pool, &app.opener, delivery)
             .await?
             .ok_or_else(none)?;
         let webhook = Webhook::named(&delivery.summary.route).ok_or_else(none)?;
@@ -495,7 +495,11 @@ impl Api {
     }
 }
 
-fn phone_key(app: &App, given: Option<String>) -> Result<Option<String>, Failure> {
+/// The key of a client's number that is looked for.
+///
+/// # Errors
+/// 400 that names the parameter.
+pub(super) fn phone_key(app: &App, given: Option<String>) -> Result<Option<String>, Failure> {
     let Some(given) = params::text("phone", given)? else {
         return Ok(None);
     };
@@ -504,22 +508,6 @@ fn phone_key(app: &App, given: Option<String>) -> Result<Option<String>, Failure
     let number = PhoneNumber::parse(given).or_else(|_| PhoneNumber::from_digits(given));
     let number = number.map_err(|error| Failure::field("phone", error.to_string()))?;
     Ok(Some(app.phone_index.key(number.as_str())))
-}
-
-fn read_as_of(given: Option<String>) -> Result<Option<AsOf>, Failure> {
-    let Some(given) = given.filter(|given| !given.is_empty()) else {
-        return Ok(None);
-    };
-    if let Ok(position) = given.parse() {
-        return Ok(Some(AsOf::Position(position)));
-    }
-    match params::time("as_of", Some(&given)) {
-        Ok(time) => Ok(time.map(AsOf::Time)),
-        Err(_) => Err(Failure::field(
-            "as_of",
-            "must be a ledger position or a time like 2025-10-28T23:29:50Z",
-        )),
-    }
 }
 
 /// Whether phone numbers must be masked. To reveal them is put on record,
@@ -539,28 +527,6 @@ pub(super) async fn must_mask(
     })
     .await?;
     Ok(false)
-}
-
-/// A document with a number masked wherever it stands in it.
-pub fn mask_json(document: &Value, number: &str) -> Value {
-    match document {
-        Value::String(text) => Value::String(mask_in(text, number)),
-        Value::Array(items) => items.iter().map(|item| mask_json(item, number)).collect(),
-        Value::Object(fields) => fields
-            .iter()
-            .map(|(name, value)| (name.clone(), mask_json(value, number)))
-            .collect(),
-        Value::Number(digits) => {
-            let text = digits.to_string();
-            let masked = mask_in(&text, number);
-            if masked == text {
-                document.clone()
-            } else {
-                Value::String(masked)
-            }
-        }
-        Value::Null | Value::Bool(_) => document.clone(),
-    }
 }
 
 fn show_row(row: Interaction, masked: bool) -> Row {
@@ -705,7 +671,7 @@ async fn add_raw(app: &App, view: &mut DetailView, number: Option<&str>) -> Resu
         let Some(delivery) = event.delivery_id else {
             continue;
         };
-        let body = deliveries::body(&app.pool, delivery)
+        let body = deliveries::body(&app.pool, &app.opener, delivery)
             .await?
             .unwrap_or_default();
         let shown = (body.len() <= RAW_BYTES_MAX).then(|| {

@@ -58,7 +58,7 @@ struct EventView {
 impl EventView {
     fn of(event: StoredEvent, mask: bool) -> Self {
         let payload = if mask {
-            masked(&event.event_type, event.payload)
+            domain::event::masked(&event.event_type, event.payload)
         } else {
             event.payload
         };
@@ -76,21 +76,6 @@ impl EventView {
             metadata: event.metadata,
         }
     }
-}
-
-/// A payload with the client's number masked wherever it stands in it.
-fn masked(event_type: &str, payload: serde_json::Value) -> serde_json::Value {
-    let contacts = domain::event::event_type(event_type).map_or(&[][..], |kind| kind.contacts);
-    contacts.iter().fold(payload, |payload, field| {
-        let Some(contact) = payload
-            .get(field)
-            .and_then(|contact| contact.as_str())
-            .map(str::to_owned)
-        else {
-            return payload;
-        };
-        super::interactions::mask_json(&payload, &contact)
-    })
 }
 
 /// Routes for the auditor.
@@ -146,7 +131,7 @@ impl Api {
             from: params::time("from", from.0.as_deref())?,
             to: params::time("to", to.0.as_deref())?,
         };
-        let rows = events::list(&app.pool, &filter, limit + 1).await?;
+        let rows = events::list(&app.pool, &app.opener, &filter, limit + 1).await?;
         let reveal = reveal.0.unwrap_or(false);
         if reveal {
             let target = Some(format!("after:{}", filter.after));
@@ -233,7 +218,8 @@ fn follow(app: Arc<App>, after: i64) -> impl Stream<Item = EventView> + Send + u
                 after: state.after,
                 ..Filter::default()
             };
-            state.ready = events::list(&state.app.pool, &filter, STREAM_EVENTS)
+            let app = &state.app;
+            state.ready = events::list(&app.pool, &app.opener, &filter, STREAM_EVENTS)
                 .await
                 .ok()?
                 .into();

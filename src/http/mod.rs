@@ -15,7 +15,9 @@ mod deliveries;
 mod docs;
 mod documented_body;
 mod effects;
+mod erasures;
 mod error;
+mod export;
 mod groups;
 mod health;
 mod idempotency;
@@ -91,10 +93,10 @@ type Apis = (
     ),
     // Who sees to it.
     (
-        ledger::Api,
-        log::Api,
+        (ledger::Api, log::Api, export::Api),
         deliveries::Api,
         audit::Api,
+        erasures::Api,
         projections::Api,
         users::Api,
         groups::Api,
@@ -121,10 +123,10 @@ fn service() -> OpenApiService<Apis, ()> {
         ),
         // Who sees to it.
         (
-            ledger::Api,
-            log::Api,
+            (ledger::Api, log::Api, export::Api),
             deliveries::Api,
             audit::Api,
+            erasures::Api,
             projections::Api,
             users::Api,
             groups::Api,

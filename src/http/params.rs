@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use chrono::{DateTime, Utc};
+use projections::past::AsOf;
 
 use super::error::Failure;
 
@@ -25,6 +26,26 @@ pub fn time(name: &'static str, given: Option<&str>) -> Result<Option<DateTime<U
         Err(_) => Err(Failure::field(
             name,
             "must be a time like 2025-10-28T23:29:50Z",
+        )),
+    }
+}
+
+/// Reads up to where the past is asked about.
+///
+/// # Errors
+/// 400 that names the parameter.
+pub fn as_of(given: Option<String>) -> Result<Option<AsOf>, Failure> {
+    let Some(given) = given.filter(|given| !given.is_empty()) else {
+        return Ok(None);
+    };
+    if let Ok(position) = given.parse() {
+        return Ok(Some(AsOf::Position(position)));
+    }
+    match time("as_of", Some(&given)) {
+        Ok(time) => Ok(time.map(AsOf::Time)),
+        Err(_) => Err(Failure::field(
+            "as_of",
+            "must be a ledger position or a time like 2025-10-28T23:29:50Z",
         )),
     }
 }

@@ -1,6 +1,7 @@
 //! Reading deliveries: who sent us what, and what was made of it.
 
 use chrono::{DateTime, Utc};
+use projections::keys::Opener;
 use sqlx::{PgPool, Postgres, QueryBuilder};
 use uuid::Uuid;
 
@@ -61,6 +62,7 @@ pub struct Detail {
     /// Headers, without secrets.
     pub headers: serde_json::Value,
     /// Byte for byte; of a repeat with the same bytes, those of the first.
+    /// Empty once whom it is about is erased.
     pub body: Vec<u8>,
 }
 
@@ -76,6 +78,13 @@ const SUMMARY: &str = "d.id, d.provider, d.route, d.verdict, d.reason, d.authent
 pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Vec<Summary>> {
     let mut query =
         QueryBuilder::<Postgres>::new(format!("select {SUMMARY} from deliveries d where true"));
+    push_filter(&mut query, filter);
+    query.push(" order by d.id desc limit ").push_bind(limit);
+    query.build_query_as().fetch_all(pool).await
+}
+
+/// Restricts a query of `deliveries d` to those that are wanted.
+pub(super) fn push_filter<'a>(query: &mut QueryBuilder<'a, Postgres>, filter: &'a Filter) {
     if let Some(verdict) = &filter.verdict {
         // The partial index has the exceptions only: say so where it may serve.
         if verdict != "accepted" {
@@ -98,29 +107,36 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Ve
     if let Some(before) = filter.before {
         query.push(" and d.id < ").push_bind(before);
     }
-    query.push(" order by d.id desc limit ").push_bind(limit);
-    query.build_query_as().fetch_all(pool).await
 }
 
 /// One delivery with its bytes.
 ///
 /// # Errors
-/// When the database does not answer.
-pub async fn get(pool: &PgPool, id: Uuid) -> sqlx::Result<Option<Detail>> {
+/// When the database does not answer, or the body cannot be opened.
+pub async fn get(pool: &PgPool, opener: &Opener, id: Uuid) -> anyhow::Result<Option<Detail>> {
     let sql = format!(
         "select {SUMMARY}, d.request_target, d.headers,
                 coalesce(d.body, (select f.body from deliveries f where f.id = coalesce(d.duplicate_of, d.reprocess_of)), '') as body
            from deliveries d where d.id = $1"
     );
-    sqlx::query_as(&sql).bind(id).fetch_optional(pool).await
+    let mut conn = pool.acquire().await?;
+    let found = sqlx::query_as(&sql).bind(id).fetch_optional(&mut *conn);
+    let found: Option<Detail> = found.await?;
+    let Some(mut detail) = found else {
+        return Ok(None);
+    };
+    let key_id = domain::sealed::body_key_id(&detail.body);
+    let keys = opener.keys(&mut conn, key_id.into_iter().collect()).await?;
+    detail.body = keys.body(detail.body)?;
+    Ok(Some(detail))
 }
 
 /// The body and webhook of a delivery.
 ///
 /// # Errors
-/// When the database does not answer.
-pub async fn body(pool: &PgPool, id: Uuid) -> sqlx::Result<Option<Vec<u8>>> {
-    Ok(get(pool, id).await?.map(|delivery| delivery.body))
+/// As [`get`].
+pub async fn body(pool: &PgPool, opener: &Opener, id: Uuid) -> anyhow::Result<Option<Vec<u8>>> {
+    Ok(get(pool, opener, id).await?.map(|delivery| delivery.body))
 }
 
 /// The smallest UUID version 7 of a moment.

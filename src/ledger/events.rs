@@ -2,8 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use domain::conversation::normalised;
+use projections::keys::Opener;
 use serde_json::Value;
-use sqlx::{PgPool, Postgres, QueryBuilder};
+use sqlx::{FromRow, PgConnection, PgPool, Postgres, QueryBuilder};
 use uuid::Uuid;
 
 /// Which events are wanted. What is `None` does not restrict.
@@ -24,7 +25,7 @@ pub struct Filter {
 }
 
 /// An event as it is stored.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug)]
 pub struct StoredEvent {
     /// Place in the one total order.
     pub position: i64,
@@ -50,6 +51,57 @@ pub struct StoredEvent {
     pub delivery_id: Option<Uuid>,
 }
 
+/// As it stands in the table.
+#[derive(FromRow)]
+struct Row {
+    position: i64,
+    aggregate_type: String,
+    aggregate_id: String,
+    sequence: i64,
+    event_type: String,
+    event_version: String,
+    payload: String,
+    metadata: Value,
+    occurred_at: DateTime<Utc>,
+    recorded_at: DateTime<Utc>,
+    delivery_id: Option<Uuid>,
+}
+
+impl Row {
+    fn opened(self) -> anyhow::Result<StoredEvent> {
+        Ok(StoredEvent {
+            position: self.position,
+            aggregate_type: self.aggregate_type,
+            aggregate_id: self.aggregate_id,
+            sequence: self.sequence,
+            event_type: self.event_type,
+            event_version: self.event_version,
+            payload: serde_json::from_str(&self.payload)?,
+            metadata: self.metadata,
+            occurred_at: self.occurred_at,
+            recorded_at: self.recorded_at,
+            delivery_id: self.delivery_id,
+        })
+    }
+}
+
+const COLUMNS: &str = "position, aggregate_type, aggregate_id, sequence, event_type, event_version,
+    payload::text as payload, metadata, coalesce(occurred_at, recorded_at) as occurred_at,
+    recorded_at, delivery_id";
+
+async fn opened(
+    conn: &mut PgConnection,
+    opener: &Opener,
+    mut rows: Vec<Row>,
+) -> anyhow::Result<Vec<StoredEvent>> {
+    let payloads = rows.iter_mut();
+    let mut payloads: Vec<_> = payloads
+        .map(|row| (row.event_type.as_str(), &mut row.payload))
+        .collect();
+    opener.open_payloads(conn, &mut payloads).await?;
+    rows.into_iter().map(Row::opened).collect()
+}
+
 /// Every kind of aggregate on the ledger, by one probe of the primary key for
 /// each, so that an aggregate is found there by its id alone.
 const AGGREGATE_TYPES: &str = "
@@ -63,14 +115,33 @@ const AGGREGATE_TYPES: &str = "
 /// Events in the order of the ledger.
 ///
 /// # Errors
-/// When the database does not answer.
-pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Vec<StoredEvent>> {
-    let mut query = QueryBuilder::<Postgres>::new(
-        "select position, aggregate_type, aggregate_id, sequence, event_type, event_version, payload,
-                metadata, coalesce(occurred_at, recorded_at) as occurred_at, recorded_at, delivery_id
-           from events where position > ",
-    );
-    query.push_bind(filter.after);
+/// When the database does not answer, or an event cannot be opened.
+pub async fn list(
+    pool: &PgPool,
+    opener: &Opener,
+    filter: &Filter,
+    limit: i64,
+) -> anyhow::Result<Vec<StoredEvent>> {
+    let mut query =
+        QueryBuilder::<Postgres>::new(format!("select {COLUMNS} from events where true"));
+    push_filter(&mut query, filter);
+    query.push(" order by position limit ").push_bind(limit);
+    let mut conn = pool.acquire().await?;
+    let rows: Vec<Row> = query.build_query_as().fetch_all(&mut *conn).await?;
+    let events = opened(&mut conn, opener, rows).await?;
+    if let Some(last) = events.last() {
+        // Whoever has seen a position goes on behind it, so it must never be
+        // another event's, not even after a crash of the server.
+        let flush = "select ledger_flush() where $1 > clock_timestamp() - interval '1 minute'";
+        let flush = sqlx::query(flush).bind(last.recorded_at);
+        flush.execute(&mut *conn).await?;
+    }
+    Ok(events)
+}
+
+/// Restricts a query of `events` to those that are wanted.
+pub(super) fn push_filter<'a>(query: &mut QueryBuilder<'a, Postgres>, filter: &'a Filter) {
+    query.push(" and position > ").push_bind(filter.after);
     if let Some(event_type) = &filter.event_type {
         query.push(" and event_type = ").push_bind(event_type);
     }
@@ -102,16 +173,6 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Ve
             .push_bind(to)
             .push("))");
     }
-    query.push(" order by position limit ").push_bind(limit);
-    let events: Vec<StoredEvent> = query.build_query_as().fetch_all(pool).await?;
-    if let Some(last) = events.last() {
-        // Whoever has seen a position goes on behind it, so it must never be
-        // another event's, not even after a crash of the server.
-        let flush = "select ledger_flush() where $1 > clock_timestamp() - interval '1 minute'";
-        let flush = sqlx::query(flush).bind(last.recorded_at);
-        flush.execute(pool).await?;
-    }
-    Ok(events)
 }
 
 /// PostgreSQL counts in microseconds.
@@ -135,25 +196,27 @@ pub async fn head(pool: &PgPool) -> sqlx::Result<i64> {
 /// The last event of one of these types in a stream.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database does not answer, or the event cannot be opened.
 pub async fn last_of(
     pool: &PgPool,
+    opener: &Opener,
     aggregate_type: &str,
     aggregate_id: &str,
     event_types: &[&str],
-) -> sqlx::Result<Option<StoredEvent>> {
-    sqlx::query_as(
-        "select position, aggregate_type, aggregate_id, sequence, event_type, event_version, payload,
-                metadata, coalesce(occurred_at, recorded_at) as occurred_at, recorded_at, delivery_id
-           from events
+) -> anyhow::Result<Option<StoredEvent>> {
+    let sql = format!(
+        "select {COLUMNS} from events
           where aggregate_type = $1 and aggregate_id = $2 and event_type = any($3)
-          order by sequence desc limit 1",
-    )
-    .bind(aggregate_type)
-    .bind(aggregate_id)
-    .bind(event_types)
-    .fetch_optional(pool)
-    .await
+          order by sequence desc limit 1"
+    );
+    let mut conn = pool.acquire().await?;
+    let rows: Vec<Row> = sqlx::query_as(&sql)
+        .bind(aggregate_type)
+        .bind(aggregate_id)
+        .bind(event_types)
+        .fetch_all(&mut *conn)
+        .await?;
+    Ok(opened(&mut conn, opener, rows).await?.pop())
 }
 
 /// The batch that was submitted, or found, as the provider's batch of this id.
@@ -199,32 +262,35 @@ const MIRRORS_MAX: i64 = 500;
 /// words in a chat, since an effect was last attempted. Blanks do not matter.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database does not answer, or an event cannot be opened.
 pub async fn was_mirrored(
     pool: &PgPool,
+    opener: &Opener,
     effect_id: &str,
     chat: &str,
     content: &str,
-) -> sqlx::Result<bool> {
-    let attempted = last_of(pool, "effect", effect_id, &["effect.attempted"]).await?;
+) -> anyhow::Result<bool> {
+    let attempted = last_of(pool, opener, "effect", effect_id, &["effect.attempted"]).await?;
     let Some(attempted) = attempted else {
         return Ok(false);
     };
-    // As it is stored: `->>` fails on a NUL.
-    let told: Vec<Value> = sqlx::query_scalar(
-        "select payload from events
+    let sql = format!(
+        "select {COLUMNS} from events
           where aggregate_type = 'chat' and aggregate_id = $1 and position > $2
             and event_type = 'message.sent'
-          order by position limit $3",
-    )
-    .bind(chat)
-    .bind(attempted.position)
-    .bind(MIRRORS_MAX)
-    .fetch_all(pool)
-    .await?;
+          order by position limit $3"
+    );
+    let mut conn = pool.acquire().await?;
+    let rows: Vec<Row> = sqlx::query_as(&sql)
+        .bind(chat)
+        .bind(attempted.position)
+        .bind(MIRRORS_MAX)
+        .fetch_all(&mut *conn)
+        .await?;
+    let told = opened(&mut conn, opener, rows).await?;
     let content = normalised(content);
     let mut told = told
         .iter()
-        .filter_map(|payload| payload["content"].as_str());
+        .filter_map(|event| event.payload["content"].as_str());
     Ok(told.any(|told| normalised(told) == content))
 }

@@ -8,7 +8,10 @@ mod append;
 mod columns;
 pub mod deliveries;
 mod entry;
+pub mod erase;
 pub mod events;
+mod keyring;
+pub mod lines;
 pub mod log;
 mod prepared;
 mod rejections;
@@ -18,6 +21,7 @@ mod writer;
 
 pub use append::{Step, write_batch};
 pub use entry::{Claim, Delivery, Entry, Receipt};
+pub use keyring::Keyring;
 pub use store::{CommandError, Store};
 pub use writer::{Limits, NotWritten, Room, Writer, WriterTask};
 
@@ -29,6 +33,26 @@ use sqlx::PgPool;
 /// When a migration fails, or the database is newer than this program.
 pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
     sqlx::migrate!("./migrations").run(pool).await
+}
+
+/// What people are looked up by, and, where there are master keys, what their
+/// data is sealed with.
+///
+/// # Errors
+/// When the database does not answer, or was written with other master keys.
+pub async fn keys(
+    pool: &PgPool,
+    masters: Option<domain::sealed::MasterKeys>,
+    source: &crate::clock::Source,
+) -> anyhow::Result<(domain::PhoneIndex, Option<Keyring>)> {
+    let mut fresh = [0; 32];
+    source.fill(&mut fresh);
+    let phones = phone_index(pool, &fresh).await?;
+    let Some(masters) = masters else {
+        return Ok((phones, None));
+    };
+    let keyring = Keyring::load(pool, masters, phones.clone(), source.clone()).await?;
+    Ok((phones, Some(keyring)))
 }
 
 /// The key under which phone numbers are looked up, made on first use and

@@ -7,6 +7,7 @@ use domain::fact::Identity;
 use domain::{Event, Fact, StreamId};
 
 use super::entry::{Claim, Delivery, Entry};
+use super::keyring::Sealed;
 
 /// An entry, ready to be written.
 pub(super) struct Prepared {
@@ -17,6 +18,8 @@ pub(super) struct Prepared {
     pub(super) verdict: Verdict,
     pub(super) reason: Option<String>,
     pub(super) events: Vec<PreparedEvent>,
+    /// Under what its personal data is; `None`: it is as it came.
+    pub(super) sealed: Option<Sealed>,
 }
 
 /// An event, ready to be written.
@@ -45,6 +48,7 @@ impl Prepared {
                         .into_iter()
                         .map(|fact| PreparedEvent::of(fact, &metadata, None))
                         .collect(),
+                    sealed: None,
                 }
             }
             Entry::Delivery(delivery, Claim::Facts { identity, facts }) => {
@@ -59,6 +63,7 @@ impl Prepared {
                     verdict: Verdict::Accepted,
                     reason: None,
                     events,
+                    sealed: None,
                 }
             }
             Entry::Delivery(delivery, Claim::Quarantined { identity, reason }) => {
@@ -70,6 +75,7 @@ impl Prepared {
                 verdict: Verdict::Rejected,
                 reason: Some(reason),
                 events: vec![],
+                sealed: None,
             },
         }
     }
@@ -82,7 +88,10 @@ impl Prepared {
         else {
             return None;
         };
-        Some(quarantined(delivery, identity, reason.to_owned()))
+        Some(Self {
+            sealed: self.sealed,
+            ..quarantined(delivery, identity, reason.to_owned())
+        })
     }
 
     pub(super) fn is_rejected(&self) -> bool {
@@ -116,6 +125,7 @@ fn quarantined(delivery: Box<Delivery>, identity: Identity, reason: String) -> P
         reason: Some(reason),
         events: vec![PreparedEvent::of(fact, &metadata_of(&delivery), None)],
         delivery: Some(delivery),
+        sealed: None,
     }
 }
 

@@ -9,9 +9,11 @@ use std::collections::HashMap;
 use cqrs_es::persist::{EventUpcaster, PersistedEventStore, SerializedEvent};
 use cqrs_es::{Aggregate, AggregateError, CqrsFramework, EventStore};
 use domain::event::{event_type as event_type_named, upcast};
+use projections::keys::Opener;
 use sqlx::PgPool;
 
-use super::repository::Repository;
+use super::keyring::Keyring;
+use super::repository::{Repository, Sealing};
 
 /// How often a command is tried when others change the same aggregate.
 const ATTEMPTS_MAX: usize = 10;
@@ -50,12 +52,38 @@ pub enum CommandError<E: std::error::Error> {
 #[derive(Clone)]
 pub struct Store {
     pool: PgPool,
+    sealing: Sealing,
 }
 
 impl Store {
-    /// A store on a pool.
+    /// A store on a pool, whose events are as they are decided.
     pub fn new(pool: PgPool) -> Self {
-        Self { pool }
+        Self {
+            pool,
+            sealing: Sealing::default(),
+        }
+    }
+
+    /// A store whose events are sealed, where there is a keyring, and opened.
+    #[must_use]
+    pub fn sealing(mut self, keyring: Option<Keyring>, opener: Opener) -> Self {
+        self.sealing.keyring = keyring;
+        self.sealing.opener = opener;
+        self
+    }
+
+    /// What it opens events with.
+    pub fn opener(&self) -> &Opener {
+        &self.sealing.opener
+    }
+
+    /// The same store for decisions that are about somebody and name nobody.
+    #[must_use]
+    pub fn about(&self, address: &str) -> Self {
+        let mut store = self.clone();
+        let keyring = store.sealing.keyring.as_ref();
+        store.sealing.whose = keyring.map(|keyring| keyring.person(address));
+        store
     }
 
     /// Carries out a command and returns the position of the aggregate's last
@@ -114,7 +142,7 @@ impl Store {
     }
 
     fn events_of<A: Aggregate>(&self) -> PersistedEventStore<Repository, A> {
-        let repository = Repository::new(self.pool.clone());
+        let repository = Repository::new(self.pool.clone(), self.sealing.clone());
         PersistedEventStore::new_event_store(repository).with_upcasters(vec![Box::new(Upcasters)])
     }
 }

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::append::{append, flush};
 use super::entry::{Entry, Receipt};
+use super::keyring::{Keyring, Sealed, is_outdated, tell_known};
 use super::prepared::Prepared;
 
 /// How much may wait and how much is written at once.
@@ -60,6 +61,11 @@ const PLANNER: [(&str, &str); 6] = [
     ("enable_bitmapscan", "off"),
     ("jit", "off"),
 ];
+/// How often a batch is sealed again because keys were destroyed meanwhile.
+const SEALINGS_MAX: u32 = 5;
+/// From how many bytes on a body is sealed elsewhere than where requests are
+/// answered.
+const LARGE_BYTES: usize = 256 * 1024;
 /// How long to wait for a connection before a batch is given up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The unit in which queued bytes are counted.
@@ -83,6 +89,7 @@ pub enum NotWritten {
 pub struct Writer {
     queue: mpsc::Sender<Queued>,
     room: Arc<Semaphore>,
+    keyring: Option<Keyring>,
 }
 
 struct Queued {
@@ -135,16 +142,27 @@ impl WriterTask {
 
 impl Writer {
     /// Starts a writer on the pool's database, with connections of its own:
-    /// however many read, facts come in.
+    /// however many read, facts come in. What it writes is as it came.
     pub fn start(pool: PgPool, limits: Limits) -> (Self, WriterTask) {
+        Self::sealing(pool, limits, None)
+    }
+
+    /// Starts a writer whose entries are sealed.
+    pub fn sealing(pool: PgPool, limits: Limits, keyring: Option<Keyring>) -> (Self, WriterTask) {
         let (queue, incoming) = mpsc::channel(limits.queue_entries_max);
         let room = Arc::new(Semaphore::new(limits.queue_bytes_max / PERMIT_BYTES));
         let incoming = Arc::new(Mutex::new(incoming));
         let mut tasks = JoinSet::new();
         for _ in 0..BATCHES_AT_ONCE {
-            tasks.spawn(run(Link::to(&pool), limits, incoming.clone()));
+            let link = Link::to(&pool, keyring.clone());
+            tasks.spawn(run(link, limits, incoming.clone()));
         }
-        (Self { queue, room }, WriterTask(tasks))
+        let writer = Self {
+            queue,
+            room,
+            keyring,
+        };
+        (writer, WriterTask(tasks))
     }
 
     /// Appends an entry. Returns when it is durable.
@@ -170,6 +188,7 @@ impl Writer {
     pub async fn append_in(&self, mut room: Room, entry: Entry) -> Result<Receipt, NotWritten> {
         let prepared = Prepared::new(entry);
         room.make(prepared.size_bytes())?;
+        let prepared = self.seal(prepared).await?;
         let (reply, answer) = oneshot::channel();
         self.queue
             .try_send(Queued {
@@ -182,6 +201,22 @@ impl Writer {
                 mpsc::error::TrySendError::Closed(_) => NotWritten::Stopping,
             })?;
         answer.await.unwrap_or(Err(NotWritten::Stopping))
+    }
+
+    async fn seal(&self, mut prepared: Prepared) -> Result<Prepared, NotWritten> {
+        let Some(keyring) = self.keyring.clone() else {
+            return Ok(prepared);
+        };
+        let is_large = prepared.size_bytes() >= LARGE_BYTES;
+        let seal = move || {
+            keyring.seal(&mut prepared);
+            prepared
+        };
+        if !is_large {
+            return Ok(seal());
+        }
+        let sealed = tokio::task::spawn_blocking(seal).await;
+        sealed.map_err(|_| NotWritten::Stopping)
     }
 
     /// How many entries are waiting.
@@ -228,11 +263,11 @@ async fn gather(incoming: &mut mpsc::Receiver<Queued>, limits: Limits) -> Option
 
 /// Writes a batch and answers for each of its entries.
 async fn settle(link: &mut Link, limits: Limits, batch: Vec<Queued>) {
-    let (batch, replies): (Vec<Prepared>, Vec<_>) = batch
+    let (mut batch, replies): (Vec<Prepared>, Vec<_>) = batch
         .into_iter()
         .map(|queued| (queued.prepared, (queued.reply, queued._room)))
         .unzip();
-    let outcomes = match link.write(limits, &batch).await {
+    let outcomes = match link.write(limits, &mut batch).await {
         Ok(receipts) => receipts.into_iter().map(Ok).collect(),
         Err(error) if is_about_the_data(&error) => one_by_one(link, limits, batch).await,
         Err(error) => {
@@ -251,14 +286,19 @@ struct Link {
     options: PgConnectOptions,
     conn: Option<PgConnection>,
     used_at: Instant,
+    keyring: Option<Keyring>,
+    /// How many erasures the connection has told that it knows of.
+    told: Option<i64>,
 }
 
 impl Link {
-    fn to(pool: &PgPool) -> Self {
+    fn to(pool: &PgPool, keyring: Option<Keyring>) -> Self {
         Self {
             options: pool.connect_options().as_ref().clone().options(PLANNER),
             conn: None,
             used_at: Instant::now(),
+            keyring,
+            told: None,
         }
     }
 
@@ -266,12 +306,31 @@ impl Link {
     /// is restarted, costs nobody an answer: what has an identity is written
     /// once more over a new one, for if the first try was committed the second
     /// finds it.
-    async fn write(&mut self, limits: Limits, batch: &[Prepared]) -> sqlx::Result<Vec<Receipt>> {
+    async fn write(
+        &mut self,
+        limits: Limits,
+        batch: &mut [Prepared],
+    ) -> sqlx::Result<Vec<Receipt>> {
+        for _ in 1..SEALINGS_MAX {
+            match self.write_as_sealed(limits, batch).await {
+                Err(error) if is_outdated(&error) => {}
+                outcome => return outcome,
+            }
+        }
+        self.write_as_sealed(limits, batch).await
+    }
+
+    async fn write_as_sealed(
+        &mut self,
+        limits: Limits,
+        batch: &mut [Prepared],
+    ) -> sqlx::Result<Vec<Receipt>> {
         self.drop_if_dead().await;
         let was_open = self.conn.is_some();
         match self.write_once(limits, batch).await {
             Err(error)
                 if was_open
+                    && !is_outdated(&error)
                     && !is_about_the_data(&error)
                     && batch.iter().all(Prepared::is_idempotent) =>
             {
@@ -298,16 +357,13 @@ impl Link {
     async fn write_once(
         &mut self,
         limits: Limits,
-        batch: &[Prepared],
+        batch: &mut [Prepared],
     ) -> sqlx::Result<Vec<Receipt>> {
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
             None => self.connect().await?,
         };
-        let written = match append(&mut conn, limits, batch).await {
-            Ok(receipts) => flush(&mut conn).await.map(|()| receipts),
-            Err(error) => Err(error),
-        };
+        let written = self.append_durably(&mut conn, limits, batch).await;
         self.used_at = Instant::now();
         // After any other error nobody knows in what state it is.
         if !written
@@ -319,11 +375,64 @@ impl Link {
         written
     }
 
-    async fn connect(&self) -> sqlx::Result<PgConnection> {
+    async fn append_durably(
+        &mut self,
+        conn: &mut PgConnection,
+        limits: Limits,
+        batch: &mut [Prepared],
+    ) -> sqlx::Result<Vec<Receipt>> {
+        if let Some(keyring) = self.keyring.clone() {
+            self.bring_keys(&keyring, conn, batch).await?;
+        }
+        let receipts = append(conn, limits, batch).await;
+        if let (Err(error), Some(keyring)) = (&receipts, self.keyring.clone())
+            && is_outdated(error)
+        {
+            // Over another connection: this one is in the middle of something.
+            let mut other = self.connect().await?;
+            keyring.refresh(&mut other).await?;
+        }
+        let receipts = receipts?;
+        flush(conn).await?;
+        if let Some(keyring) = &self.keyring {
+            keyring.are_durable(sealed_of(batch));
+        }
+        Ok(receipts)
+    }
+
+    /// Everything that a batch needs before it is appended: that it is sealed
+    /// under keys that still are, that they are written, and that the ledger
+    /// knows what this process knows.
+    async fn bring_keys(
+        &mut self,
+        keyring: &Keyring,
+        conn: &mut PgConnection,
+        batch: &mut [Prepared],
+    ) -> sqlx::Result<()> {
+        let epoch = keyring.epoch();
+        if self.told != Some(epoch) {
+            tell_known(conn, epoch, false).await?;
+            self.told = Some(epoch);
+        }
+        for prepared in batch.iter_mut() {
+            keyring.seal_again(prepared);
+        }
+        keyring.write_keys(conn, sealed_of(batch)).await
+    }
+
+    async fn connect(&mut self) -> sqlx::Result<PgConnection> {
+        self.told = None;
+        if let Some(keyring) = &self.keyring {
+            keyring.reconnected();
+        }
         let connecting = PgConnection::connect_with(&self.options);
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
         connected.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
+}
+
+fn sealed_of(batch: &[Prepared]) -> impl Iterator<Item = &Sealed> {
+    batch.iter().filter_map(|prepared| prepared.sealed.as_ref())
 }
 
 /// One entry that the database cannot hold must not take the others with it.
@@ -334,12 +443,14 @@ async fn one_by_one(
     batch: Vec<Prepared>,
 ) -> Vec<Result<Receipt, NotWritten>> {
     let mut outcomes = Vec::with_capacity(batch.len());
-    for prepared in batch {
-        let mut written = link.write(limits, std::slice::from_ref(&prepared)).await;
+    for mut prepared in batch {
+        let mut written = link
+            .write(limits, std::slice::from_mut(&mut prepared))
+            .await;
         if written.as_ref().is_err_and(is_about_the_data)
             && let Some(aside) = prepared.put_aside("its facts cannot be stored by PostgreSQL")
         {
-            written = link.write(limits, &[aside]).await;
+            written = link.write(limits, &mut [aside]).await;
         }
         outcomes.push(
             written

@@ -6,6 +6,7 @@ mod effects;
 mod lease;
 pub mod news;
 mod project;
+mod retention;
 mod seal;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub fn start(app: &Arc<App>) -> JoinSet<()> {
     until_stopped(Box::pin(project::rebuild_when_due(app.clone())));
     until_stopped(Box::pin(project::measure(app.clone())));
     until_stopped(Box::pin(seal::seal_what_is_new(app.clone())));
+    until_stopped(Box::pin(retention::apply(app.clone())));
     until_stopped(Box::pin(batches::drive(app.clone())));
     until_stopped(Box::pin(batches::monitor(app.clone())));
     until_stopped(Box::pin(batches::reconcile(app.clone())));

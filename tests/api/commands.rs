@@ -2,7 +2,7 @@
 
 use sqlx::PgPool;
 
-use crate::harness::app::ok;
+use crate::harness::app::{MASTER_KEY, ok};
 use crate::harness::program::{SETTINGS, run};
 use crate::harness::read_models::assert_equal_a_rebuild;
 use crate::harness::{TestApp, fixture, postgres};
@@ -19,6 +19,12 @@ async fn a_setting_that_is_missing_or_wrong_is_named_and_ends_with_78() {
             "JWT_SECRET is not set: set it to a long random value",
         ),
         ("MICROSERVICE_TOKEN", "", "MICROSERVICE_TOKEN is not set"),
+        ("MASTER_KEY", "", "MASTER_KEY is not set"),
+        (
+            "MASTER_KEY",
+            "short",
+            "MASTER_KEY has less than 32 characters",
+        ),
         (
             "PUBLIC_URL",
             "cc.example.com",
@@ -232,7 +238,14 @@ async fn somebody_who_was_added_may_log_in_and_nobody_is_added_badly() {
             "--password-stdin",
         ];
         let url = url.clone();
-        async move { run(&args, &[("DATABASE_URL", &url)], password).await }
+        async move {
+            run(
+                &args,
+                &[("DATABASE_URL", &url), ("MASTER_KEY", MASTER_KEY)],
+                password,
+            )
+            .await
+        }
     };
     // A line end is the shell's, and no part of the password.
     let ended = add("Ana@Example.com", "una contraseña\n").await;
@@ -294,7 +307,14 @@ async fn replay_folds_one_or_all_anew_and_tells_what_was_wrong() {
     let url = database_url(&app);
     let replay = |what: &'static str| {
         let url = url.clone();
-        async move { run(&["replay", what], &[("DATABASE_URL", &url)], "").await }
+        async move {
+            run(
+                &["replay", what],
+                &[("DATABASE_URL", &url), ("MASTER_KEY", MASTER_KEY)],
+                "",
+            )
+            .await
+        }
     };
     let by_hand = "update interactions set summary = 'mentira'";
     sqlx::query(by_hand).execute(&app.pool).await.unwrap();

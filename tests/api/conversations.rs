@@ -13,6 +13,8 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::harness::app::{answer, ok};
+use crate::harness::past::Past;
+use crate::harness::read_models::assert_equal_a_rebuild;
 use crate::harness::{TestApp, fixture};
 
 const ANA: &str = "+573001234567";
@@ -594,9 +596,15 @@ async fn builderbots_word_for_an_attempt_is_known_by_its_words() {
     };
     let chat = StreamId::chat(Provider::Builderbot, ANA, &app.app().phone_index);
     let mirrored = async |words: &str| {
-        events::was_mirrored(&app.pool, "written_1", &chat.aggregate_id, words)
-            .await
-            .unwrap()
+        events::was_mirrored(
+            &app.pool,
+            &crate::harness::app::opener(),
+            "written_1",
+            &chat.aggregate_id,
+            words,
+        )
+        .await
+        .unwrap()
     };
     ok(outgoing("Le escribe Luis.")).await;
     assert!(!mirrored("Le escribe Luis.").await, "nothing was tried");
@@ -908,4 +916,45 @@ async fn the_numbers_of_the_day_are_told() {
         assert_eq!(told[field], 0, "{field}");
     }
     assert_eq!(answer(app.get_as("nobody", "/api/stats")).await.0, 401);
+}
+
+#[tokio::test]
+async fn a_conversation_of_the_past_is_shown_as_it_was_shown_then() {
+    let app = TestApp::start().await;
+    let paths = [
+        path(ANA),
+        path("+573007654321"),
+        format!("/api/conversations/{}", id(&app, ANA)),
+    ];
+    let mut past = Past::default();
+    past.keep(&app, &paths).await;
+    let effect_id = began(&app, "rcpt_1", ANA).await;
+    past.keep(&app, &paths).await;
+    attempted(&app, &effect_id).await;
+    let sid = Some("SM1234567890abcdef");
+    taken(&app, &effect_id, Provider::Twilio, sid).await;
+    past.keep(&app, &paths).await;
+    app.clock.advance(chrono::Duration::seconds(30));
+    let asked = writes(&app, ANA, "SMa", "¿Cuánto cuesta?").await;
+    writes(&app, "+573007654321", "SMb", "Hola").await;
+    past.keep(&app, &paths).await;
+    let part = answered(&app, asked, "Cien pesos.").await;
+    past.keep(&app, &paths).await;
+    refused(&app, &part, "63016", Remedy::DeadLetter).await;
+    past.keep(&app, &paths).await;
+    for change in ["escalate", "resume", "close"] {
+        let path = format!("{}/{change}", path(ANA));
+        ok(app.post_as("supervisor", &path, &json!({}))).await;
+        past.keep(&app, &paths).await;
+    }
+    let words = json!({"content": "Le escribe Luis."});
+    let path = format!("{}/messages", path(ANA));
+    ok(app.post_as("supervisor", &path, &words)).await;
+    writes(&app, ANA, "SMc", "baja").await;
+    past.keep(&app, &paths).await;
+    assert!(past.different() >= 10, "{}", past.different());
+    past.is_answered_again(&app).await;
+    assert_equal_a_rebuild(&app.pool).await;
+    past.is_answered_again(&app).await;
+    app.stop().await;
 }

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::harness::app::{
     BEGINNING_UNIX, ELEVENLABS_SECRET, Options, PUBLIC_URL, SERVICE_TOKEN, TWILIO_AUTH_TOKEN,
-    answer,
+    answer, opener,
 };
 use crate::harness::program::Program;
 use crate::harness::read_models::assert_equal_a_rebuild;
@@ -85,11 +85,30 @@ async fn batch(pool: &PgPool) -> Vec<Entry> {
 
 /// The meaning of the ledger: its events without what each telling has of its own.
 async fn meaning(pool: &PgPool) -> Vec<String> {
-    let sql = "select concat_ws(' ', aggregate_type, case when aggregate_type = 'delivery' then '' else aggregate_id end,
-                      sequence, event_type, event_version, occurred_at,
-                      case when aggregate_type = 'delivery' then '' else payload::text end)
-                 from events order by position";
-    sqlx::query_scalar(sql).fetch_all(pool).await.unwrap()
+    let filter = ledger::events::Filter::default();
+    let events = ledger::events::list(pool, &opener(), &filter, 1000).await;
+    let told = events.unwrap().into_iter().map(|event| {
+        let is_one_telling = event.aggregate_type == "delivery";
+        format!(
+            "{} {} {} {} {} {:?} {}",
+            event.aggregate_type,
+            if is_one_telling {
+                ""
+            } else {
+                &event.aggregate_id
+            },
+            event.sequence,
+            event.event_type,
+            event.event_version,
+            event.occurred_at,
+            if is_one_telling {
+                json!(null)
+            } else {
+                event.payload
+            },
+        )
+    });
+    told.collect()
 }
 
 async fn verdicts(pool: &PgPool) -> BTreeMap<String, i64> {

@@ -139,6 +139,21 @@ async fn a_malformed_parameter_is_told_by_its_name() {
             "must be a ledger position or a time like 2025-10-28T23:29:50Z",
         ),
         (
+            "/api/batch-calls/x/status?as_of=soon".into(),
+            "as_of",
+            "must be a ledger position or a time like 2025-10-28T23:29:50Z",
+        ),
+        (
+            "/api/batch-calling/x?as_of=2025-13-01".into(),
+            "as_of",
+            "must be a ledger position or a time like 2025-10-28T23:29:50Z",
+        ),
+        (
+            "/api/conversations/%2B573001234567?as_of=1.5".into(),
+            "as_of",
+            "must be a ledger position or a time like 2025-10-28T23:29:50Z",
+        ),
+        (
             "/api/interactions?q=%00".into(),
             "q",
             "must not hold the character NUL",

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use bitacora::ledger::Limits;
+use bitacora::ledger::{Limits, deliveries};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
 use crate::harness::app::{
     BUILDERBOT_TOKEN, ELEVENLABS_SECRET, ELEVENLABS_TOKEN, Options, TWILIO_TOKEN, answer, ok,
+    opener,
 };
 use crate::harness::{TestApp, fixture, postgres, sign};
 
@@ -323,12 +324,8 @@ async fn what_is_authentic_and_not_understood_is_kept_byte_for_byte() {
         assert_eq!(answer["status"], "quarantined", "{body:?}");
         assert!(answer["position"].is_i64(), "{answer}");
         let id = answer["delivery_id"].as_str().unwrap();
-        let kept: Vec<u8> = sqlx::query_scalar("select body from deliveries where id = $1::uuid")
-            .bind(id)
-            .fetch_one(&app.pool)
-            .await
-            .unwrap();
-        assert_eq!(kept, body);
+        let kept = deliveries::body(&app.pool, &opener(), id.parse().unwrap()).await;
+        assert_eq!(kept.unwrap().unwrap(), body);
     }
     assert_eq!(ok(app.elevenlabs(strange[0])).await["status"], "duplicate");
     app.stop().await;
@@ -474,7 +471,7 @@ async fn rejected_deliveries_are_kept_within_a_quota_without_secrets() {
         assert_eq!(status, 401);
     }
     let rows: Vec<(String, i32, String, Value, String)> = sqlx::query_as(
-        "select reason, length(body), request_target, headers, verdict from deliveries order by id",
+        "select reason, body_bytes, request_target, headers, verdict from deliveries order by id",
     )
     .fetch_all(&app.pool)
     .await

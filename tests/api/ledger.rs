@@ -198,7 +198,7 @@ async fn read_on(pool: &PgPool, after: i64) -> Vec<i64> {
         after,
         ..Default::default()
     };
-    events::list(pool, &filter, 1000)
+    events::list(pool, &crate::harness::app::opener(), &filter, 1000)
         .await
         .unwrap()
         .into_iter()

@@ -117,7 +117,12 @@ async fn every_list_reads_few_rows_of_a_million() {
                 after,
                 ..filter.clone()
             };
-            let list = async || events::list(&pool, &filter, LIMIT).await.unwrap().len();
+            let list = async || {
+                events::list(&pool, &crate::harness::app::opener(), &filter, LIMIT)
+                    .await
+                    .unwrap()
+                    .len()
+            };
             wrong.extend(reads_much(&pool, &format!("{filter:?}"), list).await);
         }
     }

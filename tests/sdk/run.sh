@@ -43,6 +43,7 @@ settings=(
   ELEVENLABS_API_KEY=sandbox-key ELEVENLABS_WEBHOOK_SECRET=wsec_sdk_check
   TWILIO_ACCOUNT_SID=AC00000000000000000000000000000001 TWILIO_AUTH_TOKEN=sdk-check-token
   BUILDERBOT_API_KEY=bb-1 BUILDERBOT_WEBHOOK_TOKEN=sdk-check-builderbot MICROSERVICE_TOKEN=sdk-check-service
+  MASTER_KEY=a-master-key-for-checks-of-32-characters-or-more
 )
 
 # start NAME PATTERN COMMAND…: sets `url` to what PATTERN finds in its output.

@@ -21,7 +21,7 @@ pub use said::said;
 pub use state::{Command, Conversation, Error};
 
 use crate::words::vocabulary;
-use crate::{Channel, PhoneIndex, PhoneNumber};
+use crate::{Channel, PhoneIndex, PhoneNumber, sealed};
 
 vocabulary! {
     /// Who speaks for us.
@@ -73,9 +73,12 @@ pub const MESSAGE_UNITS_MAX: usize = 1_600;
 /// Most parts of one answer: an agent that says more is cut short.
 pub const PARTS_MAX: usize = 10;
 
+/// How the id of a conversation begins; the rest is the key of the number.
+pub const ID_PREFIX: &str = "conv_local_";
+
 /// The id of the conversation with a number: free of personal data.
 pub fn id(contact: &str, index: &PhoneIndex) -> String {
-    format!("conv_local_{}", index.key(contact))
+    format!("{ID_PREFIX}{}", index.key(contact))
 }
 
 /// Words as providers' copies of them are known again: blanks do not matter.
@@ -85,10 +88,11 @@ pub fn normalised(content: &str) -> String {
 }
 
 /// The conversation that a message belongs to: WhatsApp's, with a person's
-/// number only, and not with a group or a broadcast.
+/// number only, and not with a group or a broadcast. A person who was erased
+/// still has theirs.
 pub fn of(channel: Channel, contact: &str, index: &PhoneIndex) -> Option<String> {
-    let number = PhoneNumber::parse(contact).ok()?;
-    (channel == Channel::Whatsapp).then(|| id(number.as_str(), index))
+    let is_person = PhoneNumber::parse(contact).is_ok() || sealed::key_of_erased(contact).is_some();
+    (is_person && channel == Channel::Whatsapp).then(|| id(contact, index))
 }
 
 /// A text in parts that each fit one message, cut between paragraphs, lines,

@@ -5,6 +5,7 @@
 //! ([`frontier`]), what is proved ([`tiles`], [`proof`]) and signed ([`note`]).
 //! The format is docs/TRANSPARENCY.md; a stranger can recompute all of it.
 
+pub mod cover;
 pub mod frontier;
 pub mod leaf;
 pub mod line;
@@ -15,6 +16,7 @@ pub mod tiles;
 #[cfg(test)]
 mod tests;
 
+pub use cover::Cover;
 pub use frontier::Frontier;
 pub use leaf::{DeliveryLeaf, EventLeaf};
 pub use note::{Signer, Verifiers};

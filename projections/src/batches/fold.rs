@@ -288,9 +288,9 @@ impl Tables {
     }
 }
 
-#[cfg(test)]
 impl Tables {
-    /// The rows are written, and nothing is touched yet.
+    /// Where there is no table: the rows are taken for written, and nothing is
+    /// touched yet.
     pub(super) fn written(&mut self) {
         self.batches.written();
         self.recipients.written();

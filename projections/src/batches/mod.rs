@@ -24,6 +24,7 @@ mod calls;
 mod change;
 mod fold;
 mod list;
+mod past;
 mod recipients;
 mod row;
 mod stats;
@@ -39,6 +40,7 @@ pub use attempts::{
     HistoryCursor, HistoryEntry, MissingCall, call_history, missing_calls, missing_recordings,
 };
 pub use list::{Cursor, Filter, explain, for_group, list, of_calls, open_orders, unsettled};
+pub use past::as_of;
 pub use recipients::{Enriched, Spoken, recipients};
 pub use row::{Batch, find};
 pub use stats::{CallStats, DayStats, call_stats};

@@ -35,7 +35,7 @@ impl Answer {
         }
     }
 
-    const fn of(state: State) -> Self {
+    pub(super) const fn of(state: State) -> Self {
         match state {
             State::Waiting | State::Attempted | State::Uncertain | State::Bounced => Self::Waiting,
             State::Done => Self::Answered,

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use domain::conversation::{Event as Decision, Started};
 use domain::event::Recorded;
 use domain::message::{self, Kind};
+use domain::sealed::is_erased;
 use domain::{Direction, Event, PhoneIndex, Provider};
 
 use super::callback::{CallbackRow, Echo};
@@ -172,9 +173,14 @@ impl Tables {
         at: DateTime<Utc>,
     ) -> &mut Conversation {
         let rows = &mut self.conversations.now;
-        rows.entry(id.to_owned()).or_insert_with(|| {
+        let row = rows.entry(id.to_owned()).or_insert_with(|| {
             Conversation::begin(id.to_owned(), phone_number, phones.key(phone_number), at)
-        })
+        });
+        // Who was erased, and is back.
+        if is_erased(&row.phone_number) && !is_erased(phone_number) {
+            phone_number.clone_into(&mut row.phone_number);
+        }
+        row
     }
 }
 
@@ -201,9 +207,9 @@ pub(super) fn ours(
     }
 }
 
-#[cfg(test)]
 impl Tables {
-    /// The rows are written, and nothing is touched yet.
+    /// Where there is no table: the rows are taken for written, and nothing is
+    /// touched yet.
     pub(super) fn written(&mut self) {
         self.conversations.written();
         self.messages.written();

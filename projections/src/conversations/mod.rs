@@ -19,6 +19,7 @@ mod happened;
 mod heard;
 mod list;
 mod message;
+mod past;
 mod progress;
 mod row;
 mod settle;
@@ -26,6 +27,8 @@ mod stats;
 mod store;
 #[cfg(test)]
 mod tests;
+
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 use domain::PhoneIndex;
@@ -35,6 +38,7 @@ use sqlx::PgConnection;
 pub use answer::{Answer, answers};
 pub use list::{Cursor, Filter, list};
 pub use message::{Message, Metadata as MessageMetadata, message, newest};
+pub use past::as_of;
 pub use progress::Status as MessageStatus;
 pub use row::{Conversation, Metadata, get};
 pub use stats::{Quarter, between, count_of};
@@ -69,6 +73,26 @@ pub async fn context(
         conversation,
         messages,
     }))
+}
+
+/// A conversation as [`context`] gives it, and what becomes of the answers to
+/// the client's messages, by their ids.
+pub type Shown = (Context, HashMap<String, Answer>);
+
+/// A conversation as it is shown to people.
+///
+/// # Errors
+/// When the database fails.
+pub async fn shown(
+    conn: &mut PgConnection,
+    conversation_id: &str,
+    messages: i64,
+) -> sqlx::Result<Option<Shown>> {
+    let Some(context) = context(&mut *conn, conversation_id, messages).await? else {
+        return Ok(None);
+    };
+    let answers = answers(conn, &context.messages).await?;
+    Ok(Some((context, answers)))
 }
 
 /// The projection `conversations`.

@@ -8,6 +8,7 @@ use domain::conversation::{self, Consent, Event as Decision, Started, Status, sa
 use domain::effect::{self, Answered, Event as Outcome, Kind, Remedy};
 use domain::event::Recorded;
 use domain::message::{self, Received, StatusChanged};
+use domain::sealed::is_erased;
 use domain::{Channel, Event, PhoneIndex, Provider, otp};
 
 use super::row::{Author, Callback, Effect, Lane, Request, State};
@@ -137,6 +138,17 @@ impl Tables {
     }
 
     fn happened(&mut self, id: &str, recorded: &Recorded, event: &Outcome) {
+        self.outcome(id, recorded, event);
+        if let Some(row) = self.effects.now.get_mut(id)
+            && row.state.is_open()
+            && is_erased(row.request.contact())
+        {
+            row.state = State::Dropped;
+            row.error_message = Some(ERASED.to_owned());
+        }
+    }
+
+    fn outcome(&mut self, id: &str, recorded: &Recorded, event: &Outcome) {
         let Some(row) = self.effects.now.get_mut(id) else {
             return;
         };
@@ -294,6 +306,7 @@ impl Tables {
         // A lane that is no conversation has nobody who speaks in it.
         let speaks = self.lanes.now.get(lane);
         let silenced = speaks.and_then(|lane| lane.silences(author));
+        let silenced = silenced.or_else(|| is_erased(request.contact()).then_some(ERASED));
         let row = Effect {
             id: id.clone(),
             kind: request.kind(),
@@ -356,6 +369,8 @@ impl Tables {
     }
 }
 
+/// Why nothing is owed any more to whom nobody knows.
+const ERASED: &str = "the client was erased";
 /// Why a code is not owed any more.
 const GIVEN_BACK: &str = "the code was given back";
 

@@ -31,6 +31,22 @@ pub use row::{Author, Effect, Lane, Request, State, get, lane};
 
 use crate::engine::Projection;
 
+/// What was owed once some events were folded.
+#[derive(Default)]
+pub(crate) struct Past(fold::Tables);
+
+impl Past {
+    /// Events must come in their order.
+    pub(crate) fn fold(&mut self, recorded: &Recorded, phones: &PhoneIndex) {
+        self.0.fold(recorded, phones);
+    }
+
+    /// Where an effect stood, if it was known.
+    pub(crate) fn state(&self, id: &str) -> Option<State> {
+        self.0.effects.now.get(id).map(|row| row.state)
+    }
+}
+
 /// The projection `effects`.
 pub struct Effects {
     phones: PhoneIndex,

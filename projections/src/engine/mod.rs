@@ -33,6 +33,7 @@ pub use rebuild::{Rebuild, RebuildProgress};
 pub use status::{RebuildStatus, State, Status};
 
 use crate::feed::Page;
+use crate::keys::Opener;
 
 /// Most events that one transaction folds.
 pub const BATCH_EVENTS_MAX: i64 = 2_000;
@@ -97,6 +98,7 @@ pub enum Progress {
 #[derive(Clone)]
 pub struct Engine {
     pool: PgPool,
+    opener: Opener,
     projections: Arc<[Arc<dyn Projection>]>,
     pages: Arc<Pages>,
     folded: watch::Sender<Folded>,
@@ -104,6 +106,17 @@ pub struct Engine {
 
 /// Up to which position this process has folded each projection.
 pub type Folded = BTreeMap<&'static str, i64>;
+
+/// The position that a projection's live rows are of, 0 before it ever ran; in
+/// a transaction, of the rows that it sees.
+///
+/// # Errors
+/// When the database fails.
+pub async fn position(conn: &mut PgConnection, name: &str) -> sqlx::Result<i64> {
+    let sql = "select position from projection_checkpoints where name = $1 and build = 'live'";
+    let position = sqlx::query_scalar(sql).bind(name).fetch_optional(conn);
+    Ok(position.await?.unwrap_or_default())
+}
 
 /// A row of `projection_checkpoints`, locked.
 #[derive(Clone, Copy, FromRow)]
@@ -115,12 +128,22 @@ struct Checkpoint {
 impl Engine {
     /// An engine for these projections.
     pub fn new(pool: PgPool, projections: Vec<Arc<dyn Projection>>) -> Self {
+        let opener = Opener::default();
         Self {
-            pages: Pages::new(pool.clone()),
+            pages: Pages::new(pool.clone(), opener.clone()),
             pool,
+            opener,
             projections: projections.into(),
             folded: watch::Sender::default(),
         }
+    }
+
+    /// The same of a ledger on which personal data is sealed.
+    #[must_use]
+    pub fn opening(mut self, opener: Opener) -> Self {
+        self.pages = Pages::new(self.pool.clone(), opener.clone());
+        self.opener = opener;
+        self
     }
 
     /// The names of the projections.
@@ -346,7 +369,8 @@ async fn claim(
         return Ok(found);
     }
     // Locked or missing: one that is locked conflicts.
-    let sql = "insert into projection_checkpoints (name, build, version) values ($1, 'live', $2)
+    let sql = "insert into projection_checkpoints (name, build, version, epoch)
+               select $1, 'live', $2, epoch from subject_epoch
                on conflict do nothing returning version, position";
     let made = sqlx::query_as(sql)
         .bind(projection.name())

@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 
 use super::BATCH_EVENTS_MAX;
 use crate::feed::{self, Page};
+use crate::keys::Opener;
 
 /// How many are kept: for those who lag a little, and the next.
 const KEPT_MAX: usize = 3;
@@ -17,6 +18,7 @@ const KEPT_MAX: usize = 3;
 /// that stands.
 pub(super) struct Pages {
     pool: PgPool,
+    opener: Opener,
     kept: Mutex<Kept>,
 }
 
@@ -28,9 +30,9 @@ struct Kept {
 }
 
 impl Pages {
-    pub(super) fn new(pool: PgPool) -> Arc<Self> {
+    pub(super) fn new(pool: PgPool, opener: Opener) -> Arc<Self> {
         let kept = Mutex::default();
-        Arc::new(Self { pool, kept })
+        Arc::new(Self { pool, opener, kept })
     }
 
     /// The page after a position. If more follows, that is begun to be read,
@@ -43,7 +45,7 @@ impl Pages {
         position: i64,
     ) -> anyhow::Result<Arc<Page>> {
         let mut kept = self.kept.lock().await;
-        let page = kept.page(conn, position).await?;
+        let page = kept.page(conn, &self.opener, position).await?;
         let next = page.upto();
         let is_here = |page: &Arc<Page>| page.holds_what_follows(next);
         let is_coming = kept.reading_after == Some(next) || kept.pages.iter().any(is_here);
@@ -59,7 +61,7 @@ impl Pages {
         let conn = self.pool.acquire().await;
         let mut kept = self.kept.lock().await;
         if let Ok(mut conn) = conn {
-            let _ = kept.page(&mut conn, position).await;
+            let _ = kept.page(&mut conn, &self.opener, position).await;
         }
         if kept.reading_after == Some(position) {
             kept.reading_after = None;
@@ -68,7 +70,12 @@ impl Pages {
 }
 
 impl Kept {
-    async fn page(&mut self, conn: &mut PgConnection, position: i64) -> anyhow::Result<Arc<Page>> {
+    async fn page(
+        &mut self,
+        conn: &mut PgConnection,
+        opener: &Opener,
+        position: i64,
+    ) -> anyhow::Result<Arc<Page>> {
         let here = |page: &&Arc<Page>| page.holds_what_follows(position);
         if let Some(page) = self.pages.iter().find(here) {
             if page.stands(conn).await? {
@@ -76,7 +83,7 @@ impl Kept {
             }
             self.pages.clear();
         }
-        let page = feed::page(conn, position, BATCH_EVENTS_MAX).await?;
+        let page = feed::page(conn, opener, position, BATCH_EVENTS_MAX).await?;
         let page = Arc::new(page);
         if page.is_empty() {
             // Everything is folded: large pages would only be in the way.

@@ -16,6 +16,7 @@ use super::parity::Difference;
 use super::shadow::Shadow;
 use super::{BATCH_EVENTS_MAX, Engine};
 use crate::feed::{self, Page};
+use crate::keys::Opener;
 
 /// How far a rebuild is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub enum Rebuild {
 
 impl Engine {
     /// The projections that must be rebuilt now: their rows are of an older
-    /// version, or a rebuild was asked for or interrupted.
+    /// version or show what was erased since, or a rebuild was asked for or interrupted.
     ///
     /// # Errors
     /// When the database fails.
@@ -56,6 +57,11 @@ impl Engine {
         let sql = "select p.name from unnest($1::text[], $2::int[]) as p (name, version)
                    where exists (select from projection_checkpoints c where c.name = p.name
                        and (c.build = 'live' and c.version < p.version
+                            or c.build = 'live' and c.version = p.version
+                               and c.epoch < (select epoch from subject_epoch)
+                               and not exists (select from projection_checkpoints failed
+                                   where failed.name = c.name and failed.build = 'rebuild'
+                                     and failed.error is not null)
                             or c.build = 'rebuild' and c.version <= p.version and c.error is null))";
         let due: Vec<String> = sqlx::query_scalar(sql)
             .bind(names)
@@ -117,10 +123,10 @@ impl Engine {
             // Its own session, closed at the end: with it go its search path and
             // its lock, also when this future is dropped half-way.
             let conn = self.pool.acquire().await?.detach();
-            shadows.push(Shadow::new(projection, conn));
+            shadows.push(Shadow::new(projection, self.opener.clone(), conn));
         }
         join_all(shadows.iter_mut().map(Shadow::begin)).await;
-        catch_up(&self.pool, &mut shadows, report).await;
+        catch_up(&self.pool, &self.opener, &mut shadows, report).await;
         let mut rebuilt = Vec::with_capacity(shadows.len());
         for mut shadow in shadows {
             shadow.finish(&self.pool).await;
@@ -148,6 +154,7 @@ impl Engine {
 /// the next page is read.
 async fn catch_up(
     pool: &PgPool,
+    opener: &Opener,
     shadows: &mut [Shadow<'_>],
     mut report: impl FnMut(RebuildProgress) + Send,
 ) {
@@ -155,7 +162,9 @@ async fn catch_up(
     let Some(from) = positions.map(|shadow| shadow.position).min() else {
         return;
     };
-    let mut next = read_page(pool, &types(shadows), from).await.map(Some);
+    let mut next = read_page(pool, opener, &types(shadows), from)
+        .await
+        .map(Some);
     loop {
         let (page, head) = match next {
             Ok(Some(page)) => page,
@@ -175,7 +184,7 @@ async fn catch_up(
             async {
                 match page.is_empty() || position >= head {
                     true => Ok(None),
-                    false => read_page(pool, &types, position).await.map(Some),
+                    false => read_page(pool, opener, &types, position).await.map(Some),
                 }
             },
             join_all(
@@ -202,9 +211,14 @@ fn types(shadows: &[Shadow<'_>]) -> Vec<&'static str> {
 }
 
 /// The page after a position, and the ledger's last position.
-async fn read_page(pool: &PgPool, types: &[&str], from: i64) -> anyhow::Result<(Page, i64)> {
+async fn read_page(
+    pool: &PgPool,
+    opener: &Opener,
+    types: &[&str],
+    from: i64,
+) -> anyhow::Result<(Page, i64)> {
     let mut conn = pool.acquire().await?;
     let head = feed::head(&mut conn).await?.max(from);
-    let page = feed::page_of(&mut conn, types, (from, head), BATCH_EVENTS_MAX).await?;
+    let page = feed::page_of(&mut conn, opener, types, (from, head), BATCH_EVENTS_MAX).await?;
     Ok((page, head))
 }

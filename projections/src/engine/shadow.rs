@@ -12,6 +12,7 @@ use super::rebuild::Rebuild;
 use super::tables::{create_indexes, create_like, replace_tables, run};
 use super::{BATCH_EVENTS_MAX, Checkpoint, Projection, UNHURRIED, fold_page, move_checkpoint};
 use crate::feed::{self, Page};
+use crate::keys::{self, Opener};
 
 /// How long others are left alone between two tries.
 const PAUSE: Duration = Duration::from_millis(400);
@@ -29,6 +30,7 @@ const ADVISORY_LOCK_CLASS: i32 = 4243;
 /// A projection's new tables, while they are filled.
 pub(super) struct Shadow<'a> {
     pub(super) projection: &'a dyn Projection,
+    opener: Opener,
     conn: PgConnection,
     schema: String,
     /// Up to where the ledger is folded into them.
@@ -38,9 +40,10 @@ pub(super) struct Shadow<'a> {
 }
 
 impl<'a> Shadow<'a> {
-    pub(super) fn new(projection: &'a dyn Projection, conn: PgConnection) -> Self {
+    pub(super) fn new(projection: &'a dyn Projection, opener: Opener, conn: PgConnection) -> Self {
         Self {
             projection,
+            opener,
             conn,
             schema: format!("rebuild_{}", projection.name()),
             position: 0,
@@ -136,7 +139,8 @@ impl<'a> Shadow<'a> {
         let types = self.projection.event_types();
         while self.position < upto {
             let rest = (self.position, upto);
-            let page = feed::page_of(&mut self.conn, types, rest, BATCH_EVENTS_MAX).await?;
+            let page =
+                feed::page_of(&mut self.conn, &self.opener, types, rest, BATCH_EVENTS_MAX).await?;
             self.try_fold(&page).await?;
         }
         Ok(())
@@ -176,7 +180,13 @@ impl<'a> Shadow<'a> {
 
     async fn try_swap(&mut self, differences: Option<&[Difference]>) -> anyhow::Result<Rebuild> {
         let mut tx = self.conn.begin().await?;
-        let swapped = swap(&mut tx, self.projection, &self.schema, differences).await;
+        let swapped = swap(
+            &mut tx,
+            &self.opener,
+            (self.projection, &self.schema),
+            differences,
+        )
+        .await;
         match swapped {
             Ok(_) => tx.commit().await?,
             // At once, not when it is dropped: readers wait for its locks.
@@ -238,13 +248,15 @@ async fn prepare(
     schema: &str,
 ) -> anyhow::Result<()> {
     let mut tx = conn.begin().await?;
+    let epoch = keys::epoch(&mut tx).await?;
     let sql = "select exists (select from public.projection_checkpoints where name = $1
-                   and build = 'rebuild' and version = $2 and position > 0)
+                   and build = 'rebuild' and version = $2 and position > 0 and epoch = $4)
                and exists (select from pg_namespace where nspname = $3)";
     let interrupted: bool = sqlx::query_scalar(sql)
         .bind(projection.name())
         .bind(projection.version())
         .bind(schema)
+        .bind(epoch)
         .fetch_one(&mut *tx)
         .await?;
     if interrupted {
@@ -255,13 +267,14 @@ async fn prepare(
     for table in projection.tables() {
         create_like(&mut tx, projection, schema, table).await?;
     }
-    let sql = "insert into public.projection_checkpoints (name, build, version)
-               values ($1, 'rebuild', $2)
-               on conflict (name, build) do update
-               set version = excluded.version, position = 0, error = null, updated_at = now()";
+    let sql = "insert into public.projection_checkpoints (name, build, version, epoch)
+               values ($1, 'rebuild', $2, $3)
+               on conflict (name, build) do update set version = excluded.version,
+                   epoch = excluded.epoch, position = 0, error = null, updated_at = now()";
     sqlx::query(sql)
         .bind(projection.name())
         .bind(projection.version())
+        .bind(epoch)
         .execute(&mut *tx)
         .await?;
     Ok(tx.commit().await?)
@@ -273,8 +286,8 @@ async fn prepare(
 /// tables. While the checkpoint is held nobody folds, everybody reads.
 async fn swap(
     conn: &mut PgConnection,
-    projection: &dyn Projection,
-    schema: &str,
+    opener: &Opener,
+    (projection, schema): (&dyn Projection, &str),
     differences: Option<&[Difference]>,
 ) -> anyhow::Result<Rebuild> {
     ensure_live(conn, projection).await?;
@@ -284,10 +297,12 @@ async fn swap(
         return Ok(Rebuild::Superseded);
     }
     let position = live.position.max(rebuilt.position);
-    fold_up_to(conn, projection, rebuilt.position, position).await?;
+    fold_up_to(conn, opener, projection, (rebuilt.position, position)).await?;
     replace_tables(conn, projection, schema).await?;
     let sql = "update public.projection_checkpoints
-               set version = $2, position = $3, error = null, differences = $4, updated_at = now()
+               set version = $2, position = $3, error = null, differences = $4, updated_at = now(),
+                   epoch = (select epoch from public.projection_checkpoints
+                             where name = $1 and build = 'rebuild')
                where name = $1 and build = 'live'";
     sqlx::query(sql)
         .bind(projection.name())
@@ -309,13 +324,13 @@ async fn swap(
 
 async fn fold_up_to(
     conn: &mut PgConnection,
+    opener: &Opener,
     projection: &dyn Projection,
-    mut from: i64,
-    upto: i64,
+    (mut from, upto): (i64, i64),
 ) -> anyhow::Result<()> {
     while from < upto {
         let types = projection.event_types();
-        let page = feed::page_of(conn, types, (from, upto), BATCH_EVENTS_MAX).await?;
+        let page = feed::page_of(conn, opener, types, (from, upto), BATCH_EVENTS_MAX).await?;
         fold_page(conn, projection, &page, from).await?;
         from = page.upto();
     }

@@ -5,6 +5,7 @@ use std::collections::btree_map::Entry;
 use chrono::{DateTime, Utc};
 use domain::event::Recorded;
 use domain::message::{self, Kind, Media, Status};
+use domain::sealed::is_erased;
 use domain::{Channel, Direction, Event, Provider, effect, otp};
 
 use super::{Tables, identity};
@@ -271,7 +272,8 @@ impl Interaction {
             provider: told.provider,
             direction: Some(told.direction),
             status: told.status.to_owned(),
-            phone_number: Some(told.contact.to_owned()).filter(|contact| !contact.is_empty()),
+            phone_number: Some(told.contact.to_owned())
+                .filter(|contact| !contact.is_empty() && !is_erased(contact)),
             agent_id: None,
             batch_id: None,
             conversation_id: None,

@@ -35,7 +35,7 @@ async fn rows(pool: &PgPool) -> Vec<String> {
 }
 
 /// Two campaigns at once, each stream in its order and the webhooks anywhere.
-fn shuffled(dice: &mut Dice) -> Vec<Told> {
+pub fn shuffled(dice: &mut Dice) -> Vec<Told> {
     let theirs = Campaign {
         keeps_ids: false,
         ..Campaign::new(2, 6)

@@ -158,14 +158,23 @@ async fn pages_join_without_a_gap_or_a_repeat() {
 async fn a_call_answers_to_its_legs_id_too() {
     let database = folded(&whole_call(1)).await;
     let mut conn = database.pool.acquire().await.unwrap();
-    let by_session = interactions::detail(&mut conn, "conv_1").await.unwrap();
-    let by_leg = interactions::detail(&mut conn, "CA1").await.unwrap();
+    let by_session = interactions::detail(&mut conn, &projections::Opener::default(), "conv_1")
+        .await
+        .unwrap();
+    let by_leg = interactions::detail(&mut conn, &projections::Opener::default(), "CA1")
+        .await
+        .unwrap();
     assert_eq!(by_session, by_leg);
     let detail = by_leg.unwrap();
     let call = detail.call.unwrap();
     assert_eq!((detail.events.len(), call.transcript.len()), (6, 3));
     assert_eq!(call.audio_delivery_id, detail.events[5].delivery_id);
-    assert_eq!(interactions::detail(&mut conn, "CA2").await.unwrap(), None);
+    assert_eq!(
+        interactions::detail(&mut conn, &projections::Opener::default(), "CA2")
+            .await
+            .unwrap(),
+        None
+    );
 }
 
 #[tokio::test]

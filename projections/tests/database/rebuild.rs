@@ -38,7 +38,7 @@ async fn a_rebuild_disturbs_neither_those_who_write_nor_those_who_read() {
                     .unwrap();
                 assert_eq!(rows.len(), 500);
                 assert!(
-                    interactions::detail(&mut conn, "CA77")
+                    interactions::detail(&mut conn, &projections::Opener::default(), "CA77")
                         .await
                         .unwrap()
                         .is_some()
@@ -101,7 +101,7 @@ async fn a_long_reader_delays_the_swap_and_nobody_else() {
             engine.run_once(NAME).await.unwrap();
             let mut conn = database.pool.acquire().await.unwrap();
             let begun = Instant::now();
-            interactions::detail(&mut conn, "conv_1")
+            interactions::detail(&mut conn, &projections::Opener::default(), "conv_1")
                 .await
                 .unwrap()
                 .unwrap();

@@ -139,6 +139,8 @@ impl Api {
     }
 
     /// The conversation with a client
+    ///
+    /// `as_of` shows it as it stood at a time or ledger position: the same answer that was given then.
     #[oai(
         path = "/api/conversations/:phoneNumber",
         method = "get",
@@ -153,14 +155,23 @@ impl Api {
         phone_number: Path<String>,
         /// The newest so many messages: 1 to 200, 200 if not given.
         limit: Query<Option<i64>>,
+        /// A time (`2025-10-28T23:29:50Z`) or a ledger position.
+        as_of: Query<Option<String>>,
     ) -> Result<Json<Found>, Failure> {
         let masked = must_mask(&app, &Caller::from(auth));
         let limit = reply::limit(limit.0.or(Some(MESSAGES_SHOWN)))?;
+        let as_of = params::as_of(as_of.0)?;
         let id = conversation_id(&app, &phone_number.0)?;
         let mut conn = app.pool.acquire().await?;
-        let found = projections::conversations::context(&mut conn, &id, limit).await?;
-        let found = found.ok_or_else(|| Failure::from(Error::Unknown))?;
-        let answers = projections::conversations::answers(&mut conn, &found.messages).await?;
+        let found = match as_of {
+            None => projections::conversations::shown(&mut conn, &id, limit).await?,
+            Some(then) => {
+                let phones = &app.phone_index;
+                projections::conversations::as_of(&mut conn, &app.opener, &id, limit, then, phones)
+                    .await?
+            }
+        };
+        let (found, answers) = found.ok_or_else(|| Failure::from(Error::Unknown))?;
         Ok(Json(Found::of(found, &answers, masked)))
     }
 

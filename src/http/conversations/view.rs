@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 
 use chrono::DateTime;
-use domain::phone::{mask, mask_in};
+use domain::phone::{mask, mask_in, mask_json};
 use poem_openapi::Object;
 use poem_openapi::types::Example;
 use projections::conversations::{Answer, Context, Conversation, Message};
 use serde_json::{Value, json};
 
-use crate::http::interactions::mask_json;
 use crate::http::time::{self, Time};
 
 /// A conversation as it is listed.

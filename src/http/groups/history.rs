@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use domain::phone::{mask, mask_in};
+use domain::phone::{mask, mask_in, mask_json};
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
@@ -19,7 +19,6 @@ use crate::http::batch_calling::find;
 use crate::http::batch_calls;
 use crate::http::batch_view::{BatchRow, BatchStatus, must_mask};
 use crate::http::error::Failure;
-use crate::http::interactions::mask_json;
 use crate::http::reply::{self, MessagePage, Page, Success};
 use crate::http::time::{self, Time};
 

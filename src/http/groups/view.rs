@@ -1,14 +1,13 @@
 //! What goes in and out: groups and their clients.
 
 use domain::group::NewClient;
-use domain::phone::{PhoneNumber, mask, mask_in};
+use domain::phone::{PhoneNumber, mask, mask_in, mask_json};
 use poem_openapi::Object;
 use poem_openapi::types::{Example, MaybeUndefined};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::variables;
-use crate::http::interactions::mask_json;
 use crate::http::time::Time;
 use crate::import::Rejected;
 

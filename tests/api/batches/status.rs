@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use super::{Pair, kind};
 use crate::harness::app::{Options, answer, ok};
+use crate::harness::past::Past;
+use crate::harness::read_models::assert_equal_a_rebuild;
 
 const ANA: &str = "+573001234567";
 const LUIS: &str = "+573007654321";
@@ -302,4 +304,51 @@ async fn a_batch_that_somebody_deleted_at_the_provider_is_left_alone() {
     pair.script("elevenlabs.batch_cancel", 1, Fault::Hang).await;
     let (status, refused) = pair.post(&format!("/api/batch-calls/{gone}/cancel")).await;
     assert_eq!(status, 502, "{refused}");
+}
+
+#[tokio::test]
+async fn a_batch_of_the_past_is_shown_as_it_was_shown_then() {
+    let pair = Pair::start(kind()).await;
+    let app = &pair.app;
+    pair.fates(&[(ANA, CallOutcome::Answered), (LUIS, CallOutcome::Busy)])
+        .await;
+    let first = pair.submit("Primera", &[ANA, LUIS]).await;
+    let ours = "select aggregate_id from events where event_type = 'batch.requested'";
+    let ours: String = sqlx::query_scalar(ours).fetch_one(&app.pool).await.unwrap();
+    let paths = [
+        format!("/api/batch-calls/{first}/status"),
+        format!("/api/batch-calling/{first}"),
+        format!("/api/batch-calling/{ours}"),
+    ];
+    let mut past = Past::default();
+    past.keep(app, &paths).await;
+    pair.look().await;
+    past.keep(app, &paths).await;
+    pair.pass(5).await;
+    pair.look().await;
+    past.keep(app, &paths).await;
+    pair.call_everybody().await;
+    past.keep(app, &paths).await;
+    pair.look().await;
+    past.keep(app, &paths).await;
+    pair.post(&format!("/api/batch-calls/{first}/retry")).await;
+    past.keep(app, &paths).await;
+    // The same people again: a call is of one batch only.
+    let second = pair.submit("Segunda", &[ANA, LUIS]).await;
+    pair.call_everybody().await;
+    pair.look().await;
+    let second = format!("/api/batch-calls/{second}/status");
+    past.keep(app, &[paths.as_slice(), &[second]].concat())
+        .await;
+    assert!(past.different() >= 10, "{}", past.different());
+    past.is_answered_again(app).await;
+    assert_equal_a_rebuild(&app.pool).await;
+    past.is_answered_again(app).await;
+    for path in paths {
+        let (status, body) = answer(app.get_as("agent", &format!("{path}?as_of=0"))).await;
+        assert_eq!(
+            (status, &body["message"]),
+            (404, &json!("Batch call no encontrado"))
+        );
+    }
 }

@@ -3,21 +3,30 @@
 
 use std::collections::BTreeMap;
 
+use bitacora::ledger::events::{self, Filter};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sandbox::{Channel, Rates};
 
 use super::{World, calm};
+use crate::harness::app::opener;
 
 /// What each person wrote, in the order in which the ledger has it.
 async fn heard(world: &World) -> BTreeMap<String, Vec<String>> {
-    let sql = "select payload ->> 'contact', array_agg(payload ->> 'content' order by position)
-               from events where event_type = 'message.received' group by 1";
-    let rows: Vec<(String, Vec<String>)> = sqlx::query_as(sql)
-        .fetch_all(&world.api.pool)
-        .await
-        .unwrap();
-    rows.into_iter().collect()
+    let filter = Filter {
+        event_type: Some("message.received".to_owned()),
+        ..Filter::default()
+    };
+    let received = events::list(&world.api.pool, &opener(), &filter, 100_000).await;
+    let mut heard: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for event in received.unwrap() {
+        let text = |field: &str| event.payload[field].as_str().unwrap().to_owned();
+        heard
+            .entry(text("contact"))
+            .or_default()
+            .push(text("content"));
+    }
+    heard
 }
 
 /// The message that an answer of the stand-in's agent quotes.

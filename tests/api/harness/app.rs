@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bitacora::clock::Source;
 use bitacora::config::{Config, LogKeys, TextMode};
+use bitacora::erasure::Retention;
 use bitacora::ledger::Limits;
 use bitacora::otp::OtpSettings;
 use bitacora::providers::elevenlabs::client::text::Timing;
@@ -15,7 +16,9 @@ use bitacora::providers::{Credentials, Secrets, builderbot, elevenlabs, twilio};
 use bitacora::serve::{self, Running};
 use bitacora::{app, effects, telemetry};
 use chrono::{DateTime, Utc};
+use domain::sealed::MasterKeys;
 use metrics_exporter_prometheus::PrometheusHandle;
+use projections::Opener;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use reqwest::{RequestBuilder, Response, StatusCode};
@@ -35,6 +38,7 @@ pub const TWILIO_TOKEN: &str = "twilio-token";
 pub const TWILIO_AUTH_TOKEN: &str = "twilio-auth-token-for-tests-0001";
 pub const SERVICE_TOKEN: &str = "service-token";
 pub const JWT_SECRET: &str = "a-secret-for-tests-of-at-least-32-characters";
+pub const MASTER_KEY: &str = "a-master-key-for-tests-of-at-least-32-characters";
 pub const PUBLIC_URL: &str = "https://cc.example.com";
 
 /// A clock that stands still until it is moved.
@@ -275,6 +279,15 @@ pub async fn answer(request: RequestBuilder) -> (u16, Value) {
     )
 }
 
+pub fn master_keys() -> MasterKeys {
+    MasterKeys::new([MASTER_KEY])
+}
+
+/// What reads the ledger of a test.
+pub fn opener() -> Opener {
+    Opener::new(Some(master_keys()))
+}
+
 pub fn config() -> Config {
     let secrets = |token: &str, keys: &[&str]| {
         Credentials::new([token.to_owned()], keys.iter().map(|key| (*key).to_owned()))
@@ -311,6 +324,9 @@ pub fn config() -> Config {
         // Sealed by the tests of the log themselves.
         log: LogKeys::default(),
         seal_every: Duration::from_secs(1),
+        retention: Retention::NONE,
+        master_keys: Some(master_keys()),
+        seals: true,
         mask_phone_numbers: true,
         cors_allowed_origins: vec!["https://app.example.com".to_owned()],
         metrics_addr: None,
@@ -405,4 +421,13 @@ pub fn sandbox_options() -> sandbox::Options {
         public_url: Some(PUBLIC_URL.to_owned()),
         ..sandbox::Options::default()
     }
+}
+
+/// A fixture with other words in it.
+pub fn fixture_of(path: &str, swaps: &[(&str, &str)]) -> Vec<u8> {
+    let text = String::from_utf8(super::fixture(path)).unwrap();
+    let text = swaps
+        .iter()
+        .fold(text, |text, (from, to)| text.replace(from, to));
+    text.into_bytes()
 }

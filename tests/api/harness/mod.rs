@@ -1,6 +1,7 @@
 //! What every test needs: a database, the service, a provider's hand.
 
 pub mod app;
+pub mod past;
 pub mod postgres;
 pub mod program;
 pub mod read_models;

@@ -8,7 +8,7 @@ use sqlx::PgPool;
 /// be the same.
 pub async fn assert_equal_a_rebuild(pool: &PgPool) {
     let index = bitacora::ledger::phone_index(pool, &[0; 32]).await.unwrap();
-    let engine = Engine::new(pool.clone(), projections::all(&index));
+    let engine = Engine::new(pool.clone(), projections::all(&index)).opening(super::app::opener());
     engine.settle().await.unwrap();
     for name in engine.names() {
         let Rebuild::Done { differences, .. } = engine.rebuild(name, |_| ()).await.unwrap() else {

@@ -1,6 +1,7 @@
 //! What `bitacora verify` says when a superuser has been at the ledger.
 
 use bitacora::ledger::log::{Finding, Outside, Report, RowName, latest, verify};
+use domain::log::Signer;
 use domain::log::note::signer_key;
 use domain::log::{Frontier, Proof, Signer};
 use sqlx::PgPool;
@@ -231,7 +232,7 @@ async fn the_end_of_the_ledger_is_missed() {
         kept: 180,
     };
     assert_eq!(
-        checked(&pool, &[kept.clone()]).await.finding,
+        checked(&pool, std::slice::from_ref(&kept)).await.finding,
         Some(expected)
     );
     // Even of all of it.

@@ -12,6 +12,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use domain::batch::{RecipientSeen, Requested, Snapshot};
+use domain::sealed::is_erased;
 use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder, Url};
 use serde::Serialize;
@@ -288,7 +289,13 @@ impl<'a> Submit<'a> {
             agent_phone_number_id: &order.agent_phone_number_id,
             scheduled_time_unix: order.scheduled_time_unix,
             phone_provider: order.phone_provider.map(|it| it.as_str()),
-            recipients: order.recipients.iter().enumerate().map(recipient).collect(),
+            recipients: order
+                .recipients
+                .iter()
+                .enumerate()
+                .filter(|(_, it)| !is_erased(it.phone_number.as_str()))
+                .map(recipient)
+                .collect(),
         }
     }
 }

@@ -1,0 +1,145 @@
+//! The rows of an export, page by page, all of one position.
+
+use domain::log::line::Line;
+use domain::phone::{mask, mask_in};
+use projections::interactions::{self, Cursor, Interaction};
+use sqlx::{PgPool, Postgres, Transaction};
+
+use super::file::{InteractionLine, Proved, Row};
+use super::order::{Order, What};
+use crate::ledger::{events, lines};
+
+/// Rows of a page of interactions.
+const PAGE_ROWS: i64 = 500;
+
+/// Rows to come.
+pub(super) struct Pages {
+    pool: PgPool,
+    position: i64,
+    seq: i64,
+    /// A snapshot: the rows of a read model change.
+    snapshot: Option<Transaction<'static, Postgres>>,
+    after: After,
+}
+
+/// Behind what the next page begins.
+#[derive(Default)]
+struct After {
+    interaction: Option<Cursor>,
+    position: i64,
+    seq: i64,
+}
+
+impl Pages {
+    pub(super) async fn begin(pool: &PgPool, order: &Order) -> anyhow::Result<Self> {
+        let (mut position, seq) = lines::heads(pool).await?;
+        let mut snapshot = None;
+        if let What::Interactions(_) = order.what {
+            let begin = "begin isolation level repeatable read read only";
+            let mut transaction = pool.begin_with(begin).await?;
+            position = projections::engine::position(&mut transaction, "interactions").await?;
+            snapshot = Some(transaction);
+        }
+        Ok(Self {
+            pool: pool.clone(),
+            position,
+            seq,
+            snapshot,
+            after: After::default(),
+        })
+    }
+
+    pub(super) fn position(&self) -> i64 {
+        self.position
+    }
+
+    pub(super) fn seq(&self) -> i64 {
+        self.seq
+    }
+
+    /// The next rows; none at the end.
+    pub(super) async fn next(&mut self, order: &Order) -> anyhow::Result<Vec<Row>> {
+        match (&order.what, &mut self.snapshot) {
+            (What::Interactions(filter), Some(snapshot)) => {
+                let after = self.after.interaction.as_ref();
+                let rows = interactions::list(snapshot, filter, after, PAGE_ROWS).await?;
+                if let Some(last) = rows.last() {
+                    self.after.interaction = Some(last.cursor());
+                }
+                let lines = rows.into_iter();
+                let lines = lines.map(|row| Row::Interaction(interaction(row, order.masked)));
+                Ok(lines.collect())
+            }
+            (What::Interactions(_), None) => Ok(vec![]),
+            (What::Events(filter), _) => {
+                let filter = events::Filter {
+                    after: filter.after.max(self.after.position),
+                    ..filter.clone()
+                };
+                let mut rows = lines::events(&self.pool, &filter, self.position).await?;
+                if let Some(last) = rows.last() {
+                    self.after.position = last.position;
+                }
+                for row in rows.iter_mut().filter(|_| order.masked) {
+                    let payload = serde_json::from_str(&row.payload)?;
+                    row.payload = domain::event::masked(&row.event_type, payload).to_string();
+                }
+                self.prove(rows.into_iter().map(Line::Event).collect())
+                    .await
+            }
+            (What::Deliveries(filter), _) => {
+                let between = (self.after.seq, self.seq);
+                let rows = lines::deliveries(&self.pool, filter, between, !order.masked).await?;
+                if let Some(last) = rows.last() {
+                    self.after.seq = last.seq;
+                }
+                self.prove(rows.into_iter().map(Line::Delivery).collect())
+                    .await
+            }
+        }
+    }
+
+    async fn prove(&mut self, rows: Vec<Line>) -> anyhow::Result<Vec<Row>> {
+        let unproved = rows.into_iter().map(|line| {
+            Row::Ledger(Proved {
+                line,
+                leaf: None,
+                skipped: vec![],
+            })
+        });
+        Ok(unproved.collect())
+    }
+
+    /// What proves the rows together.
+    pub(super) async fn end(self) -> anyhow::Result<(Vec<String>, Option<String>)> {
+        Ok((vec![], None))
+    }
+}
+
+fn interaction(row: Interaction, masked: bool) -> InteractionLine {
+    let number = row.phone_number.clone().filter(|_| masked);
+    InteractionLine {
+        kind: "interaction",
+        id: row.id,
+        channel: row.channel.to_string(),
+        provider: row.provider.map(|it| it.to_string()),
+        direction: row.direction.map(|it| it.to_string()),
+        status: row.status,
+        phone_number: match &number {
+            Some(number) => Some(mask(number)),
+            None => row.phone_number,
+        },
+        agent_id: row.agent_id,
+        batch_id: row.batch_id,
+        conversation_id: row.conversation_id,
+        started_at: row.started_at,
+        ended_at: row.ended_at,
+        last_event_at: row.last_event_at,
+        duration_secs: row.duration_secs,
+        summary: row.summary.map(|words| match &number {
+            Some(number) => mask_in(&words, number),
+            None => words,
+        }),
+        message_count: row.message_count,
+    }
+}

@@ -1,0 +1,451 @@
+//! Exports: every kind in every form, of one position, on record.
+
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bitacora::export::{self, Export, Filters, Format, Kind, Made, Order};
+use bytes::Bytes;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
+use serde_json::{Value, json};
+
+use crate::harness::app::{answer, ok};
+use crate::harness::program::{SETTINGS, run};
+use crate::harness::{TestApp, fixture, postgres};
+use crate::interactions::send_everything;
+
+const CALL: &str = "elevenlabs/post_call_transcription.json";
+
+async fn file(app: &TestApp, query: &str) -> Vec<u8> {
+    let response = app.get_as("auditor", &format!("/api/export?{query}"));
+    let response = response.send().await.unwrap();
+    assert_eq!(response.status(), 200, "{query}");
+    response.bytes().await.unwrap().to_vec()
+}
+
+/// Header, rows and footer.
+fn lines(file: &[u8]) -> (Value, Vec<Value>, Value) {
+    let text = std::str::from_utf8(file).unwrap();
+    assert!(text.ends_with('\n'));
+    let mut lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let (header, footer) = (lines.remove(0), lines.pop().unwrap());
+    assert_eq!(
+        (&header["kind"], &header["form"]),
+        (&json!("header"), &json!("bitacora.export/v1"))
+    );
+    assert_eq!(
+        (&footer["kind"], &footer["rows"]),
+        (&json!("footer"), &json!(lines.len()))
+    );
+    (header, lines, footer)
+}
+
+/// Names of columns, and rows as text.
+fn csv_rows(file: &[u8]) -> (Vec<String>, Vec<Vec<String>>) {
+    let mut reader = csv::Reader::from_reader(file);
+    let names = reader.headers().unwrap().iter().map(str::to_owned);
+    let names = names.collect();
+    let rows = reader.records().map(|row| {
+        let row = row.unwrap();
+        row.iter().map(str::to_owned).collect()
+    });
+    (names, rows.collect())
+}
+
+/// What its metadata says, and rows as text, as CSV has them.
+fn parquet_rows(file: Vec<u8>) -> (Value, Value, Vec<Vec<String>>) {
+    let reader = SerializedFileReader::new(Bytes::from(file)).unwrap();
+    let about = reader.metadata().file_metadata().key_value_metadata();
+    let about = |key: &str| {
+        let found = about.unwrap().iter().find(|about| about.key == key);
+        serde_json::from_str(found.unwrap().value.as_ref().unwrap()).unwrap()
+    };
+    let shown = |field: &Field| match field {
+        Field::Null => String::new(),
+        Field::Str(text) => text.clone(),
+        Field::Long(number) => number.to_string(),
+        Field::TimestampMicros(micros) => chrono::DateTime::from_timestamp_micros(*micros)
+            .unwrap()
+            .to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
+        Field::Bytes(bytes) => STANDARD.encode(bytes.data()),
+        other => panic!("{other:?}"),
+    };
+    let rows = reader.get_row_iter(None).unwrap();
+    let rows = rows.map(|row| {
+        let row = row.unwrap();
+        row.get_column_iter()
+            .map(|(_, field)| shown(field))
+            .collect()
+    });
+    (about("bitacora"), about("bitacora.end"), rows.collect())
+}
+
+/// A cell of JSON lines as CSV has it.
+fn as_text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn same_time(a: &str, b: &str) -> bool {
+    let read = |text| chrono::DateTime::parse_from_rfc3339(text).ok();
+    a == b || (read(a).is_some() && read(a) == read(b))
+}
+
+/// What was exported; who, how, and with what outcome.
+async fn on_record(app: &TestApp) -> Vec<(String, String, String, Value)> {
+    app.settle().await;
+    let sql = "select actor, target, outcome, coalesce(detail, '{}') from audit_log
+               where action = 'export' order by position";
+    let rows: Vec<(String, String, String, String)> =
+        sqlx::query_as(sql).fetch_all(&app.pool).await.unwrap();
+    let rows = rows.into_iter().map(|(actor, target, outcome, detail)| {
+        (
+            actor,
+            target,
+            outcome,
+            serde_json::from_str(&detail).unwrap(),
+        )
+    });
+    rows.collect()
+}
+
+#[tokio::test]
+async fn every_kind_is_the_same_in_every_form() {
+    let app = TestApp::start().await;
+    send_everything(&app).await;
+    for (kind, count) in [
+        ("interactions", "select count(*) from interactions"),
+        ("events", "select count(*) from events"),
+        ("deliveries", "select count(*) from deliveries"),
+    ] {
+        for reveal in ["", "&reveal=true"] {
+            let head = app.count("select max(position) from events").await;
+            let expected = app.count(count).await;
+            let query = format!("kind={kind}{reveal}");
+            let (header, rows, _) = lines(&file(&app, &query).await);
+            assert_eq!(rows.len() as i64, expected, "{query}");
+            assert_eq!(header["exported"], kind);
+            assert_eq!(header["masked"], json!(reveal.is_empty()));
+            assert!(header["position"].as_i64().unwrap() >= head.min(1));
+            let until = format!("{query}&to={}", "2999-01-01T00:00:00Z");
+            let until = match kind {
+                // What comes meanwhile are the records of the exports.
+                "events" => {
+                    let last = rows.last().unwrap()["recorded_at"].as_str().unwrap();
+                    format!("{query}&to={last}")
+                }
+                _ => until,
+            };
+            let (names, cells) = csv_rows(&file(&app, &format!("{until}&format=csv")).await);
+            assert_eq!(cells.len(), rows.len(), "{query}");
+            let hidden = kind == "deliveries" && reveal.is_empty();
+            assert_eq!(
+                hidden,
+                !names.contains(&"body".to_owned()) && kind == "deliveries"
+            );
+            for (row, cells) in rows.iter().zip(&cells) {
+                for (name, cell) in names.iter().zip(cells) {
+                    assert!(
+                        same_time(&as_text(&row[name]), cell),
+                        "{name}: {row} {cell}"
+                    );
+                }
+                assert_eq!(hidden, kind == "deliveries" && row.get("headers").is_none());
+            }
+            let (about, end, table) =
+                parquet_rows(file(&app, &format!("{until}&format=parquet")).await);
+            assert_eq!(
+                (&about["exported"], &end["rows"]),
+                (&json!(kind), &json!(rows.len()))
+            );
+            assert_eq!(table, cells, "{query}");
+        }
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn interactions_are_those_of_the_list_with_its_filters() {
+    let app = TestApp::start().await;
+    send_everything(&app).await;
+    for query in [
+        "",
+        "&channel=whatsapp",
+        "&provider=elevenlabs&status=completed",
+        "&phone=%2B5491133334444",
+        "&q=pago",
+        "&from=2025-10-01T00:00:00Z&to=2025-11-30T00:00:00Z",
+    ] {
+        let list = app
+            .read(&format!("/api/interactions?limit=200{query}"))
+            .await;
+        let (_, rows, _) = lines(&file(&app, &format!("kind=interactions{query}")).await);
+        let listed = list["data"].as_array().unwrap();
+        assert_eq!(rows.len(), listed.len(), "{query}");
+        for (row, listed) in rows.iter().zip(listed) {
+            for (name, value) in listed.as_object().unwrap() {
+                let (a, b) = (as_text(&row[name]), as_text(value));
+                assert!(same_time(&a, &b), "{query} {name}: {a} {b}");
+            }
+        }
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn revealed_rows_are_as_they_are_stored_and_others_hold_no_number() {
+    let app = TestApp::start().await;
+    ok(app.elevenlabs(fixture(CALL))).await;
+    app.settle().await;
+    let (_, rows, _) = lines(&file(&app, "kind=events&type=call.completed&reveal=true").await);
+    let sql =
+        "select payload::text, metadata::text from events where event_type = 'call.completed'";
+    let (payload, metadata): (String, String) =
+        sqlx::query_as(sql).fetch_one(&app.pool).await.unwrap();
+    assert_eq!((rows.len(), &rows[0]["payload"]), (1, &json!(payload)));
+    assert_eq!(rows[0]["metadata"], json!(metadata));
+    let (_, rows, _) = lines(&file(&app, "kind=deliveries&reveal=true").await);
+    let sql = "select body from deliveries";
+    let body: Vec<u8> = sqlx::query_scalar(sql).fetch_one(&app.pool).await.unwrap();
+    assert_eq!(rows[0]["body"], json!(STANDARD.encode(body)));
+    let number = "+573001234567";
+    let digits = &number[3..];
+    for kind in ["interactions", "events&type=call.completed", "deliveries"] {
+        for format in ["jsonl", "csv"] {
+            let query = format!("kind={kind}&format={format}");
+            let text = String::from_utf8(file(&app, &query).await).unwrap();
+            assert!(!text.contains(digits), "{query}");
+        }
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn an_export_is_on_record_before_its_first_byte_and_at_its_end() {
+    let app = TestApp::start().await;
+    ok(app.elevenlabs(fixture(CALL))).await;
+    app.settle().await;
+    for (role, status, outcome) in [
+        ("agent", 403, "forbidden"),
+        ("supervisor", 403, "forbidden"),
+        ("service", 403, "forbidden"),
+        ("nobody", 401, ""),
+    ] {
+        let request = app.get_as(role, "/api/export?kind=deliveries&provider=elevenlabs");
+        assert_eq!(answer(request).await.0, status, "{role}");
+        let last = on_record(&app).await.pop();
+        match outcome {
+            "" => assert!(last.is_some()),
+            outcome => {
+                let (_, target, told, detail) = last.unwrap();
+                assert_eq!((target.as_str(), told.as_str()), ("deliveries", outcome));
+                assert_eq!(detail["filter"], json!({"provider": "elevenlabs"}));
+            }
+        }
+    }
+    let refused = on_record(&app).await.len();
+    let phone = "phone=%2B573001234567&q=secreto";
+    let made = file(&app, &format!("kind=interactions&{phone}&reveal=true")).await;
+    let mut rows = on_record(&app).await.split_off(refused);
+    let (end, begun) = (rows.pop().unwrap(), rows.pop().unwrap());
+    assert!(rows.is_empty());
+    for (row, outcome) in [(&begun, "begun"), (&end, "ok")] {
+        assert_eq!(
+            (row.0.as_str(), row.1.as_str(), row.2.as_str()),
+            ("user:7", "interactions", outcome)
+        );
+        assert_eq!(row.3["reveal"], true);
+        let told = row.3.to_string();
+        assert!(
+            !told.contains("3001234567") && !told.contains("secreto"),
+            "{told}"
+        );
+    }
+    assert_eq!(begun.3["rows"], Value::Null);
+    assert_eq!(end.3["rows"], 0);
+    assert_eq!(end.3["bytes"], json!(made.len()));
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_asked_wrongly_is_named() {
+    let app = TestApp::start().await;
+    for (query, field, says) in [
+        (
+            "kind=calls",
+            "kind",
+            "must be one of: interactions, events, deliveries",
+        ),
+        ("kind=", "kind", "is missing"),
+        (
+            "kind=events&format=xml",
+            "format",
+            "must be one of: jsonl, csv, parquet",
+        ),
+        (
+            "kind=events&channel=call",
+            "channel",
+            "is no filter of events",
+        ),
+        (
+            "kind=interactions&after=4",
+            "after",
+            "is no filter of interactions",
+        ),
+        ("kind=deliveries&q=pago", "q", "is no filter of deliveries"),
+        (
+            "kind=events&from=hoy",
+            "from",
+            "must be a time like 2025-10-28T23:29:50Z",
+        ),
+        (
+            "kind=deliveries&verdict=lost",
+            "verdict",
+            "must be one of: accepted, duplicate, quarantined, rejected",
+        ),
+    ] {
+        let (status, body) = answer(app.get_as("auditor", &format!("/api/export?{query}"))).await;
+        assert_eq!(status, 400, "{query}: {body}");
+        let text = body.to_string();
+        assert!(
+            text.contains(field) && text.contains(says),
+            "{query}: {text}"
+        );
+    }
+    app.stop().await;
+}
+
+async fn collected(pool: &sqlx::PgPool, order: Order, between: impl AsyncFnOnce()) -> Vec<u8> {
+    let export = Export::begin(pool, order).await.unwrap();
+    between().await;
+    let (parts, mut receiver) = export::parts();
+    let mut made = Made::default();
+    let make = async {
+        export.make(&parts, &mut made).await.unwrap();
+        drop(parts);
+    };
+    let take = async {
+        let mut file = Vec::new();
+        while let Some(part) = receiver.recv().await {
+            file.extend_from_slice(&part.expect("it is whole"));
+        }
+        file
+    };
+    tokio::join!(make, take).1
+}
+
+#[tokio::test]
+async fn what_comes_meanwhile_is_not_in_the_file() {
+    let app = TestApp::start().await;
+    ok(app.elevenlabs(fixture(CALL))).await;
+    app.settle().await;
+    for kind in [Kind::Interactions, Kind::Events, Kind::Deliveries] {
+        let order = Order::new(kind, Format::Jsonl, false, Filters::default()).unwrap();
+        let before = collected(&app.pool, order.clone(), async || {}).await;
+        let meanwhile = async || {
+            let sid = format!(
+                "SM{:032}",
+                app.count("select count(*) from deliveries").await
+            );
+            let form = format!(
+                "MessageSid={sid}&SmsSid={sid}&From=whatsapp%3A%2B573001234567&To=whatsapp%3A%2B14155238886&Body=Hola"
+            );
+            ok(app.twilio("/webhook/twilio/incoming", form)).await;
+            app.settle().await;
+        };
+        let during = collected(&app.pool, order.clone(), meanwhile).await;
+        assert_eq!(String::from_utf8(during), String::from_utf8(before.clone()));
+        let after = collected(&app.pool, order, async || {}).await;
+        assert!(after.len() > before.len(), "{kind:?}");
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn an_export_that_nobody_reads_to_its_end_is_cut_short() {
+    let app = TestApp::start().await;
+    send_everything(&app).await;
+    let order = Order::new(Kind::Deliveries, Format::Jsonl, false, Filters::default()).unwrap();
+    let export = Export::begin(&app.pool, order).await.unwrap();
+    let (parts, receiver) = export::parts();
+    drop(receiver);
+    let ended = export.make(&parts, &mut Made::default()).await;
+    assert_eq!(
+        ended.unwrap_err().to_string(),
+        "nobody reads the export any more"
+    );
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn the_command_writes_a_file_and_is_on_record() {
+    let url = postgres::fresh_database().await;
+    let settings = [SETTINGS, &[("DATABASE_URL", url.as_str())]].concat();
+    let ended = run(
+        &[
+            "user",
+            "add",
+            "--name",
+            "Ana",
+            "--email",
+            "ana@example.com",
+            "--role",
+            "admin",
+            "--password-stdin",
+        ],
+        &settings,
+        "una contraseña larga",
+    )
+    .await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let path = path.to_str().unwrap();
+    let ended = run(
+        &["export", "--kind", "events", "--reveal", "-o", path],
+        &settings,
+        "",
+    )
+    .await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let (_, rows, _) = lines(&std::fs::read(path).unwrap());
+    let types: BTreeSet<_> = rows
+        .iter()
+        .map(|row| row["event_type"].as_str().unwrap())
+        .collect();
+    assert!(types.contains("user.registered"), "{types:?}");
+    let ended = run(
+        &["export", "--kind", "events", "--format", "csv"],
+        &settings,
+        "",
+    )
+    .await;
+    assert_eq!(ended.code, Some(0));
+    let (names, cells) = csv_rows(ended.stdout.as_bytes());
+    assert_eq!(
+        (names[0].as_str(), cells.len()),
+        ("position", rows.len() + 2)
+    );
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    let sql = "select payload ->> 'outcome' from events
+               where event_type = 'audit.recorded' and payload ->> 'action' = 'export' order by position";
+    let told: Vec<String> = sqlx::query_scalar(sql).fetch_all(&pool).await.unwrap();
+    assert_eq!(told, ["begun", "ok", "begun", "ok"]);
+    for (args, code) in [
+        (&["export", "--kind", "events", "--channel", "call"][..], 2),
+        (&["export", "--kind", "calls"], 2),
+        (&["export", "--kind", "events", "-o", "/nowhere/at/all"], 1),
+    ] {
+        let ended = run(args, &settings, "").await;
+        assert_eq!(ended.code, Some(code), "{args:?}: {ended:?}");
+    }
+    let told: Vec<String> = sqlx::query_scalar(sql).fetch_all(&pool).await.unwrap();
+    assert_eq!(told.len(), 4, "nothing was exported");
+}
