@@ -1,7 +1,6 @@
 //! What `bitacora verify` says when a superuser has been at the ledger.
 
 use bitacora::ledger::log::{Finding, Outside, Report, RowName, latest, verify};
-use domain::log::Signer;
 use domain::log::note::signer_key;
 use domain::log::{Frontier, Proof, Signer};
 use sqlx::PgPool;
