@@ -235,6 +235,11 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
             if settings.is_local() {
                 local::fill_log_key(&mut args.log, &settings.data_dir)?;
             }
+            if let Some(path) = &args.file
+                && verify::is_export(path)?
+            {
+                return verify::export(path, &args.known_keys()?);
+            }
             let keys = args.keys()?;
             if let Some(path) = &args.file {
                 return verify::file(path, &keys);
@@ -275,7 +280,10 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
             })
             .await
         }
-        Command::Export(args) => {
+        Command::Export(mut args) => {
+            if settings.is_local() {
+                local::fill_log_key(&mut args.log, &settings.data_dir)?;
+            }
             with_database(&settings, &source, |pool| {
                 export::run(pool, *args, source.clone())
             })

@@ -80,6 +80,11 @@ impl Opener {
 pub struct Opened(HashMap<Uuid, SubjectKey>);
 
 impl Opened {
+    /// Whether a key still is.
+    pub fn has(&self, id: Uuid) -> bool {
+        self.0.contains_key(&id)
+    }
+
     /// A payload as it was before it was sealed.
     ///
     /// # Errors

@@ -13,7 +13,8 @@ use serde_json::json;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 
-use super::{PLAIN_PROGRESS_INTERVAL, progress_bar, write_down};
+use super::{PLAIN_PROGRESS_INTERVAL, WrongSetting, progress_bar, write_down};
+use crate::config::{LogKeys, LogSettings};
 use crate::export::{self, Export, Filters, Format, Kind, Made, Order};
 use crate::{clock, ledger};
 
@@ -78,6 +79,9 @@ pub struct ExportArgs {
     /// Begun, recorded or received before or at this time.
     #[arg(long)]
     to: Option<DateTime<Utc>>,
+
+    #[command(flatten)]
+    pub(super) log: LogSettings,
 }
 
 impl ExportArgs {
@@ -114,6 +118,7 @@ pub(super) async fn run(
     let mut key = [0; 32];
     source.fill(&mut key);
     let phones = ledger::phone_index(&pool, &key).await?;
+    let keys = LogKeys::new(&args.log).map_err(|error| WrongSetting(format!("{error:#}")))?;
     let (order, output) = args.order(&phones)?;
     // Before anything is on record.
     let mut file = open(output)?;
@@ -127,7 +132,7 @@ pub(super) async fn run(
     record("begun", &detail).await?;
     let mut made = Made::default();
     let ended = async {
-        let export = Export::begin(&pool, order).await?;
+        let export = Export::begin(&pool, &keys.verifiers, order).await?;
         let position = export.position;
         write(export, &mut made, &mut *file).await?;
         anyhow::Ok(position)

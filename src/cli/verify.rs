@@ -1,7 +1,7 @@
 //! `bitacora verify`: whether the ledger is what was sealed.
 
-use std::fs;
-use std::io::IsTerminal;
+use std::fs::{self, File};
+use std::io::{BufReader, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -13,12 +13,13 @@ use tlog_tiles::record_hash;
 
 use super::{PLAIN_PROGRESS_INTERVAL, WrongSetting, progress_bar};
 use crate::config::{LogKeys, LogSettings};
+use crate::export::verify::verify;
 use crate::ledger::log::{self, Finding, Outside, Report};
 
 /// What is compared with what.
 #[derive(Args)]
 pub struct VerifyArgs {
-    /// A file to verify alone, with no database: a tlog-proof.
+    /// A file to verify alone, with no database: a tlog-proof, or an export.
     pub(super) file: Option<PathBuf>,
 
     /// A checkpoint that was kept outside, again for each: what it covers must still be there.
@@ -40,17 +41,23 @@ pub struct NotAsSealed(pub Finding);
 pub struct NotProved(pub String);
 
 impl VerifyArgs {
+    /// The keys that are believed, if any are.
+    pub(super) fn known_keys(&self) -> anyhow::Result<Verifiers> {
+        let keys = LogKeys::new(&self.log).map_err(|error| WrongSetting(format!("{error:#}")))?;
+        Ok(keys.verifiers)
+    }
+
     /// The keys that are believed: there must be one.
     pub(super) fn keys(&self) -> anyhow::Result<Verifiers> {
-        let keys = LogKeys::new(&self.log).map_err(|error| WrongSetting(format!("{error:#}")))?;
-        if keys.verifiers.keys().is_empty() {
+        let keys = self.known_keys()?;
+        if keys.keys().is_empty() {
             return Err(WrongSetting(
                 "no key is known to verify by: set LOG_VERIFIER_KEYS (or LOG_SIGNING_KEY)"
                     .to_owned(),
             )
             .into());
         }
-        Ok(keys.verifiers)
+        Ok(keys)
     }
 
     /// The heads from outside, each signed by a key that is believed.
@@ -124,5 +131,34 @@ pub(super) fn file(path: &Path, keys: &Verifiers) -> anyhow::Result<()> {
         "{shown}: the entry is leaf {} of {}, which had {} leaves when it was signed",
         proof.index, head.origin, head.size
     );
+    Ok(())
+}
+
+/// Whether a file is an export, by how it begins.
+pub(super) fn is_export(path: &Path) -> anyhow::Result<bool> {
+    let shown = path.display();
+    let file = File::open(path).with_context(|| format!("cannot read {shown}"))?;
+    let mut first = [0];
+    let read = std::io::Read::read(&mut &file, &mut first);
+    Ok(read.with_context(|| format!("cannot read {shown}"))? == 1 && first == *b"{")
+}
+
+/// Verifies an export alone.
+pub(super) fn export(path: &Path, keys: &Verifiers) -> anyhow::Result<()> {
+    let shown = path.display();
+    let file = File::open(path).with_context(|| format!("cannot read {shown}"))?;
+    let bar = progress_bar("verify", "rows");
+    let verified = verify(BufReader::new(file), keys, |rows| bar.set_position(rows));
+    bar.finish_and_clear();
+    let verified = verified.map_err(|error| NotProved(format!("{shown}: {error:#}")))?;
+    println!(
+        "{shown}: {} {} are as they were sealed, leaves of {}, which had {} leaves (up to position {}) when it was signed",
+        verified.rows, verified.exported, verified.origin, verified.size, verified.position
+    );
+    if verified.is_own_word {
+        println!(
+            "The key is known from the file alone: set LOG_VERIFIER_KEYS to the log's to know who signed."
+        );
+    }
     Ok(())
 }

@@ -51,6 +51,16 @@ pub struct Proved {
     pub skipped: Vec<String>,
 }
 
+impl Proved {
+    pub(super) fn unproved(line: Line) -> Self {
+        Self {
+            line,
+            leaf: None,
+            skipped: vec![],
+        }
+    }
+}
+
 /// An interaction as it is listed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct InteractionLine {
@@ -98,6 +108,7 @@ pub struct Footer {
 
 impl Header {
     pub(super) fn of(order: &Order, pages: &Pages) -> Self {
+        let (origin, public_key) = pages.log();
         Self {
             kind: "header".to_owned(),
             form: FORM.to_owned(),
@@ -106,8 +117,8 @@ impl Header {
             position: pages.position(),
             seq: pages.seq(),
             masked: order.masked,
-            origin: None,
-            public_key: None,
+            origin,
+            public_key,
         }
     }
 }

@@ -10,6 +10,7 @@ mod file;
 mod order;
 mod pages;
 mod parquet;
+mod proofs;
 mod table;
 pub mod verify;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use bytes::Bytes;
+use domain::log::Verifiers;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 
@@ -79,12 +81,13 @@ impl Parts {
 }
 
 impl Export {
-    /// Fixes the position of a file.
+    /// Fixes the position of a file. `keys` are those of the transparency log:
+    /// one of them signed its head.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn begin(pool: &PgPool, order: Order) -> anyhow::Result<Self> {
-        let pages = Pages::begin(pool, &order).await?;
+    pub async fn begin(pool: &PgPool, keys: &Verifiers, order: Order) -> anyhow::Result<Self> {
+        let pages = Pages::begin(pool, keys, &order).await?;
         Ok(Self {
             position: pages.position(),
             order,

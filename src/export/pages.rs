@@ -1,5 +1,6 @@
 //! The rows of an export, page by page, all of one position.
 
+use domain::log::Verifiers;
 use domain::log::line::Line;
 use domain::phone::{mask, mask_in};
 use projections::interactions::{self, Cursor, Interaction};
@@ -7,6 +8,7 @@ use sqlx::{PgPool, Postgres, Transaction};
 
 use super::file::{InteractionLine, Proved, Row};
 use super::order::{Order, What};
+use super::proofs::Proofs;
 use crate::ledger::{events, lines};
 
 /// Rows of a page of interactions.
@@ -20,6 +22,7 @@ pub(super) struct Pages {
     /// A snapshot: the rows of a read model change.
     snapshot: Option<Transaction<'static, Postgres>>,
     after: After,
+    proofs: Option<Proofs>,
 }
 
 /// Behind what the next page begins.
@@ -31,8 +34,20 @@ struct After {
 }
 
 impl Pages {
-    pub(super) async fn begin(pool: &PgPool, order: &Order) -> anyhow::Result<Self> {
-        let (mut position, seq) = lines::heads(pool).await?;
+    pub(super) async fn begin(
+        pool: &PgPool,
+        keys: &Verifiers,
+        order: &Order,
+    ) -> anyhow::Result<Self> {
+        let proofs = match order.is_provable() {
+            true => Proofs::begin(pool, keys).await?,
+            false => None,
+        };
+        // What is not sealed yet is left out of a file that proves itself.
+        let (mut position, seq) = match &proofs {
+            Some(proofs) => proofs.heads(),
+            None => lines::heads(pool).await?,
+        };
         let mut snapshot = None;
         if let What::Interactions(_) = order.what {
             let begin = "begin isolation level repeatable read read only";
@@ -46,6 +61,7 @@ impl Pages {
             seq,
             snapshot,
             after: After::default(),
+            proofs,
         })
     }
 
@@ -100,19 +116,30 @@ impl Pages {
     }
 
     async fn prove(&mut self, rows: Vec<Line>) -> anyhow::Result<Vec<Row>> {
-        let unproved = rows.into_iter().map(|line| {
-            Row::Ledger(Proved {
-                line,
-                leaf: None,
-                skipped: vec![],
-            })
-        });
-        Ok(unproved.collect())
+        let proved = match &mut self.proofs {
+            Some(proofs) => proofs.prove(&self.pool, rows).await?,
+            None => rows.into_iter().map(Proved::unproved).collect(),
+        };
+        Ok(proved.into_iter().map(Row::Ledger).collect())
+    }
+
+    /// What the log is called, and the key that signed its head.
+    pub(super) fn log(&self) -> (Option<String>, Option<String>) {
+        let proofs = self.proofs.as_ref();
+        let log = proofs.map(|proofs| (proofs.origin.clone(), proofs.public_key.clone()));
+        let (origin, public_key) = log.unzip();
+        (origin, public_key.flatten())
     }
 
     /// What proves the rows together.
     pub(super) async fn end(self) -> anyhow::Result<(Vec<String>, Option<String>)> {
-        Ok((vec![], None))
+        Ok(match self.proofs {
+            Some(proofs) => {
+                let (skipped, checkpoint) = proofs.end(&self.pool).await?;
+                (skipped, Some(checkpoint))
+            }
+            None => (vec![], None),
+        })
     }
 }
 

@@ -21,20 +21,20 @@ pub struct Verified {
     pub size: u64,
     /// What the log is called.
     pub origin: String,
-    /// The key that signed its head.
-    pub public_key: String,
+    /// Whether the key that signed its head is known from the file alone.
+    pub is_own_word: bool,
 }
 
 /// Checks a file of JSON lines: that every row is a leaf of the log, in their
-/// order, and that the log's head is signed. `key` is the key that is known to
-/// be the log's; without it the file's own word is taken, and says nothing of
-/// who signed. `progress` is told the rows.
+/// order, and that the log's head is signed by one of the keys. Without any the
+/// file's own word is taken for it, which says nothing of who signed.
+/// `progress` is told the rows.
 ///
 /// # Errors
 /// What is wrong, with the line at which it is.
 pub fn verify(
     file: impl BufRead,
-    key: Option<&str>,
+    keys: &Verifiers,
     mut progress: impl FnMut(u64),
 ) -> anyhow::Result<Verified> {
     let mut lines = file.lines().zip(1_u64..);
@@ -49,11 +49,15 @@ pub fn verify(
         !header.masked,
         "the export is masked, so its rows are not as they are stored: only one with reveal=true can be verified"
     );
-    let stated = header.public_key.context(
-        "the export has no proofs: it was made without a transparency log, or of a read model",
-    )?;
-    let public_key = key.unwrap_or(&stated).to_owned();
-    let verifiers = Verifiers::new([public_key.clone()]).context("the public key")?;
+    ensure!(
+        header.origin.is_some(),
+        "the export has no proofs: nothing was sealed, or it is of a read model"
+    );
+    let own = header.public_key.into_iter();
+    let (verifiers, is_own_word) = match keys.keys().is_empty() {
+        true => (Verifiers::new(own).context("the key in line 1")?, true),
+        false => (keys.clone(), false),
+    };
     let (mut cover, mut rows) = (Cover::default(), 0_u64);
     for (line, number) in lines {
         let line = line?;
@@ -84,7 +88,7 @@ pub fn verify(
                 position: header.position,
                 size: head.size,
                 origin: head.origin,
-                public_key,
+                is_own_word,
             });
         }
         let row: Proved = serde_json::from_value(row)

@@ -70,6 +70,8 @@ struct DetailView {
     body: Option<String>,
     /// The body byte for byte, in base64.
     body_base64: String,
+    /// Whether whom it is about was erased: then the body is empty, and its signature cannot be checked.
+    erased: bool,
     /// The signature, checked again over the stored bytes.
     signature: SignatureView,
 }
@@ -80,7 +82,7 @@ struct DetailView {
 struct SignatureView {
     /// Whether the delivery brought a signature.
     present: bool,
-    /// Whether it is right; `null` where there is none.
+    /// Whether it is right; `null` where there is none, or the body was erased.
     valid: Option<bool>,
     /// Why it is not right.
     reason: Option<String>,
@@ -270,6 +272,12 @@ async fn reprocess(app: &App, id: Uuid) -> Result<ReprocessView, Failure> {
             ),
         ));
     }
+    if detail.is_erased {
+        return Err(Failure::gone(
+            "erased",
+            "Whom this delivery is about was erased",
+        ));
+    }
     let webhook = webhook(&detail.summary.route)?;
     let content_type = detail
         .headers
@@ -324,6 +332,7 @@ async fn reprocess(app: &App, id: Uuid) -> Result<ReprocessView, Failure> {
 
 fn show(app: &App, detail: Detail) -> DetailView {
     DetailView {
+        erased: detail.is_erased,
         signature: check_again(app, &detail),
         request_target: detail.request_target,
         headers: detail.headers,
@@ -350,6 +359,13 @@ fn check_again(app: &App, detail: &Detail) -> SignatureView {
     let Some(signature) = detail.headers.get(name).and_then(|value| value.as_str()) else {
         return absent;
     };
+    if detail.is_erased {
+        return SignatureView {
+            present: true,
+            valid: None,
+            reason: Some("the body was erased".to_owned()),
+        };
+    }
     let headers: Vec<(&str, &[u8])> = vec![(name, signature.as_bytes())];
     let request = providers::Request {
         headers: &headers,

@@ -152,7 +152,10 @@ impl Api {
             // Each holds a connection and is read for as long as it takes.
             let turn = app.exporting.clone().try_acquire_owned();
             let turn = turn.map_err(|_| Failure::unavailable("Too many exports are being made"))?;
-            Ok((turn, Export::begin(&app.pool, order.clone()).await?))
+            Ok((
+                turn,
+                Export::begin(&app.pool, &app.config.log.verifiers, order.clone()).await?,
+            ))
         };
         let (turn, export) = match begun.await {
             Ok(begun) => begun,

@@ -64,6 +64,9 @@ pub struct Detail {
     /// Byte for byte; of a repeat with the same bytes, those of the first.
     /// Empty once whom it is about is erased.
     pub body: Vec<u8>,
+    /// Whether whom it is about is erased, and so its body.
+    #[sqlx(skip)]
+    pub is_erased: bool,
 }
 
 const SUMMARY: &str = "d.id, d.provider, d.route, d.verdict, d.reason, d.authentication, d.duplicate_of,
@@ -127,6 +130,7 @@ pub async fn get(pool: &PgPool, opener: &Opener, id: Uuid) -> anyhow::Result<Opt
     };
     let key_id = domain::sealed::body_key_id(&detail.body);
     let keys = opener.keys(&mut conn, key_id.into_iter().collect()).await?;
+    detail.is_erased = key_id.is_some_and(|id| !keys.has(id));
     detail.body = keys.body(detail.body)?;
     Ok(Some(detail))
 }

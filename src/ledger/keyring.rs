@@ -22,7 +22,7 @@ use crate::clock::Source;
 
 /// Keys that a process keeps in memory, twice: of the latest subjects, and of
 /// those before them.
-const KEYS_MAX: usize = 50_000;
+const KEYS_MAX: usize = 10_000;
 /// What an append says of the erasures that it knows.
 const KNOWN: &str = "bitacora.erasures_known";
 /// What the ledger answers to one who does not know the last of them.

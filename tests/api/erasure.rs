@@ -352,6 +352,17 @@ async fn nothing_is_found_of_a_person_who_was_erased() {
     let events = ok(app.get_as("auditor", "/api/ledger/events?limit=200")).await;
     assert!(events.to_string().contains("[erased]"));
 
+    let sql = "select delivery_id from events where aggregate_id = $1 limit 1";
+    let id: uuid::Uuid = sqlx::query_scalar(sql)
+        .bind("conv_0007example00000000000000000")
+        .fetch_one(&app.pool)
+        .await
+        .unwrap();
+    let delivery = &app.read(&format!("/api/deliveries/{id}")).await["data"];
+    let shown = (&delivery["erased"], &delivery["body"]);
+    assert_eq!(shown, (&json!(true), &json!("")), "{delivery}");
+    assert_eq!(delivery["signature"]["valid"], json!(null), "{delivery}");
+
     let (status, body) = erase(&app, &ZOE).await;
     assert_eq!(
         (status, &body["code"]),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bitacora::export::verify::verify;
 use bitacora::export::{self, Export, Filters, Format, Kind, Made, Order};
 use bytes::Bytes;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -14,6 +15,7 @@ use crate::harness::app::{answer, ok};
 use crate::harness::program::{SETTINGS, run};
 use crate::harness::{TestApp, fixture, postgres};
 use crate::interactions::send_everything;
+use crate::log::{seal_all, verifiers};
 
 const CALL: &str = "elevenlabs/post_call_transcription.json";
 
@@ -323,7 +325,7 @@ async fn what_is_asked_wrongly_is_named() {
 }
 
 async fn collected(pool: &sqlx::PgPool, order: Order, between: impl AsyncFnOnce()) -> Vec<u8> {
-    let export = Export::begin(pool, order).await.unwrap();
+    let export = Export::begin(pool, &verifiers(), order).await.unwrap();
     between().await;
     let (parts, mut receiver) = export::parts();
     let mut made = Made::default();
@@ -348,6 +350,7 @@ async fn what_comes_meanwhile_is_not_in_the_file() {
     app.settle().await;
     for kind in [Kind::Interactions, Kind::Events, Kind::Deliveries] {
         let order = Order::new(kind, Format::Jsonl, false, Filters::default()).unwrap();
+        seal_all(&app.pool).await;
         let before = collected(&app.pool, order.clone(), async || {}).await;
         let meanwhile = async || {
             let sid = format!(
@@ -359,6 +362,7 @@ async fn what_comes_meanwhile_is_not_in_the_file() {
             );
             ok(app.twilio("/webhook/twilio/incoming", form)).await;
             app.settle().await;
+            seal_all(&app.pool).await;
         };
         let during = collected(&app.pool, order.clone(), meanwhile).await;
         assert_eq!(String::from_utf8(during), String::from_utf8(before.clone()));
@@ -373,7 +377,7 @@ async fn an_export_that_nobody_reads_to_its_end_is_cut_short() {
     let app = TestApp::start().await;
     send_everything(&app).await;
     let order = Order::new(Kind::Deliveries, Format::Jsonl, false, Filters::default()).unwrap();
-    let export = Export::begin(&app.pool, order).await.unwrap();
+    let export = Export::begin(&app.pool, &verifiers(), order).await.unwrap();
     let (parts, receiver) = export::parts();
     drop(receiver);
     let ended = export.make(&parts, &mut Made::default()).await;
@@ -448,4 +452,157 @@ async fn the_command_writes_a_file_and_is_on_record() {
     }
     let told: Vec<String> = sqlx::query_scalar(sql).fetch_all(&pool).await.unwrap();
     assert_eq!(told.len(), 4, "nothing was exported");
+}
+
+/// Every file that proves itself, of what is sealed in several turns.
+async fn proved_files(app: &TestApp) -> Vec<Vec<u8>> {
+    ok(app.elevenlabs(fixture(CALL))).await;
+    seal_all(&app.pool).await;
+    send_everything(app).await;
+    seal_all(&app.pool).await;
+    // Not sealed yet, so not in a file that proves itself.
+    ok(app.elevenlabs("{}")).await;
+    let mut files = Vec::new();
+    for query in [
+        "events",
+        "deliveries",
+        "events&type=call.completed",
+        "events&after=5&aggregate_type=chat",
+        "deliveries&verdict=quarantined",
+        "events&type=nothing.happened",
+    ] {
+        files.push(file(app, &format!("kind={query}&reveal=true")).await);
+    }
+    files
+}
+
+#[tokio::test]
+async fn a_file_proves_itself_without_a_database_and_a_changed_one_does_not() {
+    let app = TestApp::with(crate::log::unsealed()).await;
+    let files = proved_files(&app).await;
+    let leaves = app.count("select max(size) from log_checkpoints").await;
+    for file in &files {
+        let verified = verify(file.as_slice(), &verifiers(), |_| ()).unwrap();
+        let (header, rows, _) = lines(file);
+        assert_eq!(
+            (verified.rows, verified.size as i64),
+            (rows.len() as u64, leaves)
+        );
+        assert_eq!(verified.origin, "example.com/tests");
+        assert!(!verified.is_own_word);
+        assert_eq!(header["public_key"], verifiers().keys()[0]);
+        // By the file's own word too.
+        let own = verify(file.as_slice(), &Default::default(), |_| ()).unwrap();
+        assert!(own.is_own_word);
+    }
+    let counts: Vec<_> = files.iter().map(|file| lines(file).1.len()).collect();
+    assert!(
+        counts[0] > 30 && counts[1] > 20 && counts[2] > 1 && counts[3] > 1,
+        "{counts:?}"
+    );
+    assert_eq!(counts[5], 0);
+
+    let sealed = String::from_utf8(files[0].clone()).unwrap();
+    let all: Vec<&str> = sealed.lines().collect();
+    let with = |change: &dyn Fn(&mut Vec<String>)| {
+        let mut lines: Vec<String> = all.iter().map(|line| (*line).to_owned()).collect();
+        change(&mut lines);
+        lines.join("\n") + "\n"
+    };
+    let replaced = |n: usize, from: &str, to: &str| {
+        let changed = all[n].replacen(from, to, 1);
+        assert_ne!(changed, all[n], "{from}");
+        with(&|lines| lines[n] = changed.clone())
+    };
+    let last = all.len() - 1;
+    let not_sealed = "the rows are not those that were sealed";
+    let not_behind = "does not follow the one before";
+    let other_key = domain::log::note::signer_key("example.com/tests", &[9; 32]).unwrap();
+    let other = domain::log::Signer::new(&other_key, None).unwrap();
+    let forged = other
+        .sign(leaves as u64, domain::log::Hash([7; 32]))
+        .unwrap();
+    for (what, file, says) in [
+        (
+            "payload",
+            replaced(3, "\"payload\":\"{", "\"payload\":\"{ "),
+            not_sealed,
+        ),
+        (
+            "metadata",
+            replaced(3, "\"metadata\":\"{", "\"metadata\":\"{ "),
+            not_sealed,
+        ),
+        (
+            "type",
+            replaced(3, "\"event_type\":\"", "\"event_type\":\"x"),
+            not_sealed,
+        ),
+        (
+            "time",
+            replaced(3, "\"recorded_at\":\"2", "\"recorded_at\":\"3"),
+            not_sealed,
+        ),
+        ("order", with(&|lines| lines.swap(3, 4)), not_behind),
+        ("removed", with(&|lines| drop(lines.remove(3))), not_behind),
+        (
+            "inserted",
+            with(&|lines| lines.insert(3, lines[3].clone())),
+            not_behind,
+        ),
+        (
+            "last removed",
+            with(&|lines| drop(lines.remove(last - 1))),
+            "the export has",
+        ),
+        (
+            "tail cut",
+            with(&|lines| lines.truncate(last)),
+            "the file ends before its end",
+        ),
+        (
+            "line cut",
+            sealed[..sealed.len() - 9].to_owned(),
+            "is cut short",
+        ),
+        (
+            "a head of another key",
+            with(&|lines| {
+                let mut end: Value = serde_json::from_str(&lines[last]).unwrap();
+                end["checkpoint"] = json!(forged);
+                lines[last] = end.to_string();
+            }),
+            "the checkpoint is not believed",
+        ),
+        (
+            "no header",
+            with(&|lines| drop(lines.remove(0))),
+            "line 1 is no header",
+        ),
+    ] {
+        let refused = verify(file.as_bytes(), &verifiers(), |_| ());
+        let why = format!("{:#}", refused.expect_err(what));
+        assert!(why.contains(says), "{what}: {why}");
+    }
+    let masked = file(&app, "kind=events").await;
+    let refused = verify(masked.as_slice(), &verifiers(), |_| ()).unwrap_err();
+    assert!(refused.to_string().contains("masked"), "{refused}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("export.jsonl");
+    let name = path.to_str().unwrap();
+    let known =
+        [("LOG_VERIFIER_KEYS", verifiers().keys()[0].as_str())].map(|(a, b)| (a, b.to_owned()));
+    let known: Vec<_> = known.iter().map(|(a, b)| (*a, b.as_str())).collect();
+    for (text, settings, code, says) in [
+        (sealed.clone(), &known[..], 0, "are as they were sealed"),
+        (sealed.clone(), &[], 0, "known from the file alone"),
+        (with(&|lines| lines.swap(3, 4)), &known[..], 3, not_behind),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let ended = run(&["verify", name], settings, "").await;
+        assert_eq!(ended.code, Some(code), "{ended:?}");
+        assert!(format!("{ended:?}").contains(says), "{ended:?}");
+    }
+    app.stop().await;
 }

@@ -16,8 +16,8 @@ mod verify;
 pub use checkpoints::{Checkpoint, at_time, first, latest, list, of_size};
 pub use diagnose::{Finding, RowName};
 pub use proofs::{
-    Damaged, Places, Proved, consistency, deliveries, entries, events, places, prove, prove_rows,
-    tile,
+    Damaged, Places, Proved, consistency, deliveries, entries, events, load, places, prove,
+    prove_rows, tile,
 };
 pub use seal::{LEAVES_MAX, Step, Turn, seal};
 pub use verify::{Outside, Report, verify};

@@ -189,7 +189,11 @@ pub async fn consistency(
     Ok(proof)
 }
 
-async fn load(pool: &PgPool, needed: &BTreeSet<TileAt>) -> sqlx::Result<Tiles> {
+/// The tiles that are there of those that are needed.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn load(pool: &PgPool, needed: &BTreeSet<TileAt>) -> sqlx::Result<Tiles> {
     let (levels, indexes): (Vec<i16>, Vec<i64>) = needed
         .iter()
         .map(|(level, index)| (i16::from(*level), i64::try_from(*index).unwrap_or(i64::MAX)))

@@ -30,10 +30,9 @@ pub fn verifiers() -> Verifiers {
     Verifiers::new([signer().verifier_key().to_owned()]).unwrap()
 }
 
-/// The service with every fixture on the ledger, nothing of it sealed. It seals
-/// nothing by itself.
-async fn app() -> TestApp {
-    let options = Options {
+/// It seals nothing by itself.
+pub fn unsealed() -> Options {
+    Options {
         config: |config| {
             config.log = LogKeys {
                 signer: None,
@@ -41,8 +40,13 @@ async fn app() -> TestApp {
             };
         },
         ..Options::default()
-    };
-    let app = TestApp::with(options).await;
+    }
+}
+
+/// The service with every fixture on the ledger, nothing of it sealed. It seals
+/// nothing by itself.
+async fn app() -> TestApp {
+    let app = TestApp::with(unsealed()).await;
     for (name, path) in every_fixture() {
         send_fixture(&app, &name, path).send().await.unwrap();
     }
