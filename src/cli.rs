@@ -26,7 +26,7 @@ use crate::config::{Config, ServeSettings, Settings};
 use crate::export::Misplaced;
 use crate::ledger::{self, Entry, Limits, Store, write_batch};
 use crate::local_postgres::{Durability, LocalPostgres};
-use crate::{app, clock, dev, http, local, serve, telemetry};
+use crate::{app, clock, dev, http, kept_keys, local, serve, telemetry};
 
 /// A wrong setting; as in BSD's sysexits.
 const EXIT_CONFIG: u8 = 78;
@@ -240,13 +240,14 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
             {
                 return verify::export(path, &args.known_keys()?);
             }
-            let keys = args.keys()?;
             if let Some(path) = &args.file {
-                return verify::file(path, &keys);
+                return verify::file(path, &args.keys()?);
             }
-            let outside = args.outside(&keys)?;
-            with_database(&settings, &source, |pool| {
-                verify::database(pool, keys, outside)
+            with_database(&settings, &source, |pool| async move {
+                kept_keys::fill_log_key(&pool, &mut args.log, None).await?;
+                let keys = args.keys()?;
+                let outside = args.outside(&keys)?;
+                verify::database(pool, keys, outside).await
             })
             .await
         }
@@ -365,16 +366,21 @@ async fn with_database<F: Future<Output = anyhow::Result<()>>>(
 /// Serves until a signal comes. `secrets` is where generated secrets are, and
 /// whether some are new; `sandbox` plays the providers.
 pub(crate) async fn serve_until_stopped(
-    settings: Settings,
-    serve_settings: ServeSettings,
+    mut settings: Settings,
+    mut serve_settings: ServeSettings,
     source: clock::Source,
     secrets: Option<(PathBuf, bool)>,
     sandbox: Option<&Sandbox>,
 ) -> anyhow::Result<()> {
-    let config = Config::new(&serve_settings).and_then(|config| config.sealing(&settings));
-    let config = config.map_err(|error| WrongSetting(format!("{error:#}")))?;
+    // What is wrong with them is said before a database is opened.
+    config_of(&settings, &serve_settings)?;
     let mut stop = StopSignal::new()?;
     let (pool, server) = open_database(&settings, &source).await?;
+    kept_keys::fill_master_key(&pool, &mut settings, &source).await?;
+    let seals = serve_settings.log_seal_seconds > 0;
+    let log = &mut serve_settings.log;
+    kept_keys::fill_log_key(&pool, log, seals.then_some(&source)).await?;
+    let config = config_of(&settings, &serve_settings)?;
     let metrics = telemetry::start_metrics()?;
     let running = serve::start(config, pool, source.clone(), metrics, Limits::default()).await?;
     if let Some((file, new)) = secrets {
@@ -393,6 +399,11 @@ pub(crate) async fn serve_until_stopped(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+fn config_of(settings: &Settings, serve_settings: &ServeSettings) -> anyhow::Result<Config> {
+    let config = Config::new(serve_settings).and_then(|config| config.sealing(settings));
+    config.map_err(|error| WrongSetting(format!("{error:#}")).into())
 }
 
 /// What a newcomer needs, on standard output, where no log line is.
@@ -459,7 +470,9 @@ pub(crate) async fn store_of(
     settings: &Settings,
     source: &clock::Source,
 ) -> anyhow::Result<(domain::PhoneIndex, Store)> {
-    let masters = master_keys(settings)?;
+    let mut settings = settings.clone();
+    kept_keys::fill_master_key(pool, &mut settings, source).await?;
+    let masters = master_keys(&settings)?;
     let sealing = masters.clone().filter(|_| settings.subject_encryption);
     let (index, keyring) = ledger::keys(pool, sealing, source).await?;
     let store = Store::new(pool.clone()).sealing(keyring, Opener::new(masters));

@@ -66,12 +66,12 @@ impl Settings {
     /// What the keys of persons are under; `None`: nothing is encrypted.
     ///
     /// # Errors
-    /// When there is none and one is needed, or it may be guessed.
+    /// When one may be guessed.
     pub fn master_keys(&self) -> anyhow::Result<Option<MasterKeys>> {
-        if !self.subject_encryption && self.master_key.as_ref().is_none_or(|keys| keys.is_empty()) {
+        let keys = checks::secrets(&self.master_key);
+        if keys.is_empty() {
             return Ok(None);
         }
-        let keys = checks::required(&self.master_key, "MASTER_KEY")?;
         if keys.iter().any(|key| key.len() < MASTER_KEY_CHARS_MIN) {
             anyhow::bail!(
                 "MASTER_KEY has less than {MASTER_KEY_CHARS_MIN} characters: take the output of `openssl rand -hex 32`"
@@ -285,9 +285,9 @@ pub struct ServeSettings {
     #[command(flatten)]
     pub log: LogSettings,
 
-    /// Seconds between two heads of the transparency log.
+    /// Seconds between two heads of the transparency log; 0 seals nothing.
     #[arg(long, env = "LOG_SEAL_SECONDS", default_value_t = 1,
-          value_parser = clap::value_parser!(u64).range(1..=3600))]
+          value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub log_seal_seconds: u64,
 
     /// Whether phone numbers are masked in answers.
@@ -360,6 +360,11 @@ impl fmt::Debug for SecretList {
 }
 
 impl SecretList {
+    /// Each of them, in their order.
+    pub fn all(&self) -> &[String] {
+        &self.0
+    }
+
     /// The newest, which signs.
     pub fn first(&self) -> Option<&str> {
         self.0.first().map(String::as_str)

@@ -15,6 +15,7 @@ pub mod export;
 pub mod groups;
 pub mod http;
 pub mod import;
+mod kept_keys;
 pub mod ledger;
 mod local;
 pub mod local_postgres;

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::{PLAIN_PROGRESS_INTERVAL, WrongSetting, progress_bar, write_down};
 use crate::config::{LogKeys, LogSettings};
 use crate::export::{self, Export, Filters, Format, Kind, Made, Order};
-use crate::{clock, ledger};
+use crate::{clock, kept_keys, ledger};
 
 /// What is exported, and where to.
 #[derive(Args)]
@@ -112,9 +112,10 @@ impl ExportArgs {
 
 pub(super) async fn run(
     pool: PgPool,
-    args: ExportArgs,
+    mut args: ExportArgs,
     source: clock::Source,
 ) -> anyhow::Result<()> {
+    kept_keys::fill_log_key(&pool, &mut args.log, None).await?;
     let mut key = [0; 32];
     source.fill(&mut key);
     let phones = ledger::phone_index(&pool, &key).await?;

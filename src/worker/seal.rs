@@ -10,6 +10,9 @@ use crate::ledger::log::{self, LEAVES_MAX, Turn};
 
 /// Signs a head over what is new, for ever.
 pub async fn seal_what_is_new(app: Arc<App>) {
+    if app.config.seal_every.is_zero() {
+        return;
+    }
     let Some(signer) = &app.config.log.signer else {
         tracing::warn!(
             "LOG_SIGNING_KEY is not set: the ledger is not sealed, nobody can prove that it was not changed"

@@ -54,7 +54,7 @@ impl Bench {
             commands.push(service(&self.options.program, &["serve"], &url));
         }
         commands[0]
-            .env_remove("LOG_SIGNING_KEY")
+            .env("LOG_SEAL_SECONDS", "0")
             .env("SUBJECT_ENCRYPTION", "false");
         let mut sides = [
             Side::start(&mut commands[0])?,
