@@ -91,7 +91,8 @@ impl Api {
         let app = app.0.clone();
         tokio::spawn(async move {
             let mut made = Made::default();
-            let ended = subjects::export(&app.pool, &subject, &parts, &mut made).await;
+            let ended =
+                subjects::export((&app.pool, &app.opener), &subject, &parts, &mut made).await;
             if let Err(error) = &ended {
                 let error = format!("{error:#}");
                 tracing::warn!(error, "an export of a person was cut short");

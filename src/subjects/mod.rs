@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use domain::PhoneIndex;
+use projections::Opener;
 use projections::interactions::{self, Cursor, Filter};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -113,7 +114,7 @@ impl Document<'_> {
 /// # Errors
 /// When the database does not answer, or nobody reads the document any more.
 pub async fn export(
-    pool: &PgPool,
+    (pool, opener): (&PgPool, &Opener),
     subject: &Subject,
     parts: &Parts,
     made: &mut Made,
@@ -131,12 +132,12 @@ pub async fn export(
         text,
         is_first: true,
     };
-    let brought = write_interactions(pool, subject, &mut document).await?;
+    let brought = write_interactions((pool, opener), subject, &mut document).await?;
     let effects = write_tables(pool, subject, &mut document).await?;
-    write_events(pool, subject, effects, &mut document).await?;
+    write_events((pool, opener), subject, effects, &mut document).await?;
     document.begin("deliveries");
     for id in brought {
-        if let Some(delivery) = deliveries::get(pool, id).await? {
+        if let Some(delivery) = deliveries::get(pool, opener, id).await? {
             document.add(&shown(delivery)).await?;
         }
     }
@@ -148,7 +149,7 @@ pub async fn export(
 /// Interactions with calls, messages, transcripts and events. Gives the
 /// deliveries that brought them.
 async fn write_interactions(
-    pool: &PgPool,
+    (pool, opener): (&PgPool, &Opener),
     subject: &Subject,
     document: &mut Document<'_>,
 ) -> anyhow::Result<BTreeSet<Uuid>> {
@@ -164,7 +165,7 @@ async fn write_interactions(
         let Some(last) = rows.last() else { break };
         after = Some(last.cursor());
         for row in &rows {
-            let Some(detail) = interactions::detail(&mut conn, &row.id).await? else {
+            let Some(detail) = interactions::detail(&mut conn, opener, &row.id).await? else {
                 continue;
             };
             brought.extend(detail.events.iter().filter_map(|event| event.delivery_id));
@@ -211,7 +212,7 @@ async fn write_tables(
 /// Events of the conversation and of what was owed; those of interactions are
 /// with them.
 async fn write_events(
-    pool: &PgPool,
+    (pool, opener): (&PgPool, &Opener),
     subject: &Subject,
     effects: Vec<String>,
     document: &mut Document<'_>,
@@ -226,7 +227,7 @@ async fn write_events(
             ..events::Filter::default()
         };
         loop {
-            let rows = events::list(pool, &filter, EVENTS).await?;
+            let rows = events::list(pool, opener, &filter, EVENTS).await?;
             let Some(last) = rows.last() else { break };
             filter.after = last.position;
             for event in rows {
