@@ -21,7 +21,7 @@ pub(super) struct Encoder {
 
 enum Form {
     Jsonl(Vec<u8>),
-    Csv(csv::Writer<Vec<u8>>),
+    Csv(Box<csv::Writer<Vec<u8>>>),
     Parquet(Box<ParquetFile>),
 }
 
@@ -47,7 +47,7 @@ impl Encoder {
                     .terminator(csv::Terminator::CRLF)
                     .from_writer(Vec::new());
                 rows.write_record(columns.iter().map(|(name, _)| name))?;
-                Form::Csv(rows)
+                Form::Csv(Box::new(rows))
             }
             Format::Parquet => Form::Parquet(Box::new(ParquetFile::new(columns, &header)?)),
         };

@@ -85,7 +85,6 @@ pub struct InteractionLine {
 /// A row of any kind.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
-#[expect(clippy::large_enum_variant, reason = "a file has rows of one kind")]
 pub enum Row {
     /// Of the read model.
     Interaction(InteractionLine),

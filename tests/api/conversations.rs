@@ -702,7 +702,7 @@ async fn nothing_is_decided_by_what_lags_behind_the_ledger() {
     let events = "select count(*) from events where aggregate_type = 'conversation'";
     let begun = app.count(events).await;
     // Whoever has the checkpoint folds: nobody else does meanwhile.
-    let mut folding = app.pool.begin().await.unwrap();
+    let mut folding = bitacora::transaction::begin(&app.pool).await.unwrap();
     sqlx::query("select from projection_checkpoints where name = 'conversations' for update")
         .execute(&mut *folding)
         .await

@@ -360,7 +360,7 @@ async fn what_was_received_before_the_stop_is_written_and_answered() {
     let pool = PgPool::connect(&database_url).await.unwrap();
     let program = Program::serve(&database_url).await;
     // Nobody can append until this is over.
-    let mut holder = pool.begin().await.unwrap();
+    let mut holder = bitacora::transaction::begin(&pool).await.unwrap();
     sqlx::query("select ledger_lock()")
         .execute(&mut *holder)
         .await

@@ -552,7 +552,7 @@ async fn a_full_queue_answers_503_at_once_and_loses_nothing_it_took() {
     })
     .await;
     // Whoever holds the ledger's lock holds up the writer.
-    let mut holder = app.pool.begin().await.unwrap();
+    let mut holder = bitacora::transaction::begin(&app.pool).await.unwrap();
     sqlx::query("select ledger_lock()")
         .execute(&mut *holder)
         .await

@@ -115,7 +115,7 @@ async fn whoever_has_seen_a_position_is_never_shown_a_smaller_one() {
         .await
         .unwrap();
     // It draws the first position, and commits only when others wait to.
-    let mut first = pool.begin().await.unwrap();
+    let mut first = bitacora::transaction::begin(&pool).await.unwrap();
     let slow = "insert into events (aggregate_type, aggregate_id, sequence, event_type, event_version, payload, metadata)
                 values ('line', 'slow', 1, 'line.status_changed', '1', '{}', '{}') returning position";
     let slow: i64 = sqlx::query_scalar(slow)

@@ -526,7 +526,7 @@ async fn a_repeat_under_its_key_finds_the_same_challenge() {
 #[tokio::test]
 async fn whoever_cannot_be_counted_soon_is_told_to_come_again() {
     let app = TestApp::start().await;
-    let mut hung = app.pool.begin().await.unwrap();
+    let mut hung = bitacora::transaction::begin(&app.pool).await.unwrap();
     let lock = "select pg_advisory_xact_lock(hashtextextended('otp_requests', 4245))";
     sqlx::query(lock).execute(&mut *hung).await.unwrap();
     let response = ask(&app, PHONE, "login").send().await.unwrap();

@@ -476,7 +476,7 @@ async fn of_two_at_once_with_one_address_one_is_registered_and_that_one_can_log_
             app.post_as("admin", "/api/users", &body(0)),
             other_app.post_as("admin", "/api/users", &body(1)),
         ];
-        let mut held = app.pool.begin().await.unwrap();
+        let mut held = bitacora::transaction::begin(&app.pool).await.unwrap();
         sqlx::query("select ledger_lock()")
             .execute(&mut *held)
             .await

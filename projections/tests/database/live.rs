@@ -1,5 +1,6 @@
 //! Following the ledger: each event once, whatever happens on the way.
 
+use sqlx::Connection;
 use std::time::Duration;
 
 use domain::Provider;
@@ -150,7 +151,8 @@ async fn one_replica_leads_and_the_others_go_on() {
     let engine = database.engine();
     append(&database.pool, &whole_call(1)).await;
     engine.settle().await.unwrap();
-    let mut leader = database.pool.begin().await.unwrap();
+    let mut leading = database.pool.acquire().await.unwrap();
+    let mut leader = leading.begin().await.unwrap();
     sqlx::query("select from projection_checkpoints for update")
         .execute(&mut *leader)
         .await

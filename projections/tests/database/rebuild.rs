@@ -1,5 +1,6 @@
 //! Rebuilding beside the live tables, while everybody goes on.
 
+use sqlx::Connection;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -89,7 +90,8 @@ async fn a_long_reader_delays_the_swap_and_nobody_else() {
     let engine = database.engine();
     append(&database.pool, &whole_call(1)).await;
     engine.settle().await.unwrap();
-    let mut long = database.pool.begin().await.unwrap();
+    let mut reading = database.pool.acquire().await.unwrap();
+    let mut long = reading.begin().await.unwrap();
     sqlx::query("select from call_details")
         .execute(&mut *long)
         .await
