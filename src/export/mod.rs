@@ -62,7 +62,7 @@ pub fn parts() -> (Parts, mpsc::Receiver<Part>) {
 }
 
 impl Parts {
-    async fn send(&self, part: Vec<u8>) -> anyhow::Result<()> {
+    pub(crate) async fn send(&self, part: Vec<u8>) -> anyhow::Result<()> {
         if part.is_empty() {
             return Ok(());
         }

@@ -198,9 +198,9 @@ impl Api {
     }
 }
 
-/// The parts of the file; an error where it was cut short, so that the
+/// The parts of a file; an error where it was cut short, so that the
 /// connection is.
-fn coming(
+pub(super) fn coming(
     receiver: mpsc::Receiver<export::Part>,
 ) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
     let next = |mut receiver: mpsc::Receiver<export::Part>| async move {
