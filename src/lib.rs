@@ -22,6 +22,8 @@ pub mod local_postgres;
 pub mod otp;
 pub mod providers;
 pub mod serve;
+pub mod signatures;
+pub mod subjects;
 pub mod telemetry;
 pub mod transaction;
 mod worker;

@@ -19,6 +19,7 @@ use std::time::Duration;
 use anyhow::bail;
 use bytes::Bytes;
 use domain::log::Verifiers;
+use projections::Opener;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 
@@ -62,7 +63,7 @@ pub fn parts() -> (Parts, mpsc::Receiver<Part>) {
 }
 
 impl Parts {
-    async fn send(&self, part: Vec<u8>) -> anyhow::Result<()> {
+    pub(crate) async fn send(&self, part: Vec<u8>) -> anyhow::Result<()> {
         if part.is_empty() {
             return Ok(());
         }
@@ -86,7 +87,11 @@ impl Export {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn begin(pool: &PgPool, keys: &Verifiers, order: Order) -> anyhow::Result<Self> {
+    pub async fn begin(
+        pool: (&PgPool, &Opener),
+        keys: &Verifiers,
+        order: Order,
+    ) -> anyhow::Result<Self> {
         let pages = Pages::begin(pool, keys, &order).await?;
         Ok(Self {
             position: pages.position(),

@@ -88,6 +88,24 @@ pub async fn recorded<T>(
     recorded_of(app, caller, access, action, |_| target, act).await
 }
 
+/// Refuses whoever may not, on record, before anything of the request is read.
+///
+/// # Errors
+/// 403, and 503 when it cannot be put on record.
+pub async fn require(
+    app: &App,
+    caller: &Caller,
+    access: Access,
+    action: &'static str,
+) -> Result<(), Failure> {
+    if caller.may(access) {
+        return Ok(());
+    }
+    let refused = async { Ok(()) };
+    let refused = recorded(app, caller, access, action, None, refused).await;
+    refused.map(|((), _)| ())
+}
+
 /// As [`recorded`], for an act that makes what it is done to: only afterwards
 /// it has an id.
 ///

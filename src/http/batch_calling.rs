@@ -50,7 +50,7 @@ impl Api {
         body: JsonBody<SubmitBody>,
     ) -> Result<Commanded<ProviderBatch>, Failure> {
         let caller = Caller::from(auth);
-        caller.require(Access::Operate)?;
+        audit::require(&app, &caller, Access::Operate, "submit_batch").await?;
         let body = batch_order::read(&body.read_json(request).await?)?;
         let id = order_id(&app, &caller, request.uri().path(), idempotency_key.0);
         let order = Requested {

@@ -22,6 +22,7 @@ use crate::app::App;
 use crate::ledger::deliveries::{self, Detail, Filter, Summary};
 use crate::ledger::{Claim, Delivery, Entry, Receipt};
 use crate::providers::{self, Normalised, Outcome, Webhook};
+use crate::signatures::{self, Checked};
 
 /// A delivery as it is listed.
 #[derive(Debug, Object)]
@@ -82,10 +83,20 @@ struct DetailView {
 struct SignatureView {
     /// Whether the delivery brought a signature.
     present: bool,
-    /// Whether it is right; `null` where there is none, or the body was erased.
+    /// Whether it is right; `null` where there is none, or nothing to check it with: the body was erased.
     valid: Option<bool>,
-    /// Why it is not right.
+    /// Why it is not, or cannot be, found right.
     reason: Option<String>,
+}
+
+impl From<Checked> for SignatureView {
+    fn from(checked: Checked) -> Self {
+        Self {
+            present: checked.present,
+            valid: checked.valid,
+            reason: checked.reason,
+        }
+    }
 }
 
 /// What a second reading came to.
@@ -333,51 +344,11 @@ async fn reprocess(app: &App, id: Uuid) -> Result<ReprocessView, Failure> {
 fn show(app: &App, detail: Detail) -> DetailView {
     DetailView {
         erased: detail.is_erased,
-        signature: check_again(app, &detail),
+        signature: signatures::check(&app.config, &detail).into(),
         request_target: detail.request_target,
         headers: detail.headers,
         body_base64: STANDARD.encode(&detail.body),
         body: String::from_utf8(detail.body).ok(),
         summary: detail.summary.into(),
-    }
-}
-
-/// Checks a stored delivery's signature as it was checked on arrival, but with
-/// today's secrets: one that was rotated away makes it wrong.
-fn check_again(app: &App, detail: &Detail) -> SignatureView {
-    let absent = SignatureView {
-        present: false,
-        valid: None,
-        reason: None,
-    };
-    let Some(webhook) = Webhook::named(&detail.summary.route) else {
-        return absent;
-    };
-    let Some(name) = providers::signature_header(webhook.provider()) else {
-        return absent;
-    };
-    let Some(signature) = detail.headers.get(name).and_then(|value| value.as_str()) else {
-        return absent;
-    };
-    if detail.is_erased {
-        return SignatureView {
-            present: true,
-            valid: None,
-            reason: Some("the body was erased".to_owned()),
-        };
-    }
-    let headers: Vec<(&str, &[u8])> = vec![(name, signature.as_bytes())];
-    let request = providers::Request {
-        headers: &headers,
-        path_and_query: &detail.request_target,
-        body: &detail.body,
-        public_url: &app.config.public_url,
-        received_at: detail.summary.received_at,
-    };
-    let checked = providers::authenticate(webhook, &app.config.provider_secrets, &request);
-    SignatureView {
-        present: true,
-        valid: Some(checked.is_ok()),
-        reason: checked.err().map(|rejection| rejection.to_string()),
     }
 }

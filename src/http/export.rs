@@ -154,7 +154,12 @@ impl Api {
             let turn = turn.map_err(|_| Failure::unavailable("Too many exports are being made"))?;
             Ok((
                 turn,
-                Export::begin(&app.pool, &app.config.log.verifiers, order.clone()).await?,
+                Export::begin(
+                    (&app.pool, &app.opener),
+                    &app.config.log.verifiers,
+                    order.clone(),
+                )
+                .await?,
             ))
         };
         let (turn, export) = match begun.await {
@@ -198,9 +203,9 @@ impl Api {
     }
 }
 
-/// The parts of the file; an error where it was cut short, so that the
+/// The parts of a file; an error where it was cut short, so that the
 /// connection is.
-fn coming(
+pub(super) fn coming(
     receiver: mpsc::Receiver<export::Part>,
 ) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
     let next = |mut receiver: mpsc::Receiver<export::Part>| async move {

@@ -119,7 +119,13 @@ impl Api {
         cursor: Query<Option<String>>,
     ) -> Result<Json<Page<EventView>>, Failure> {
         let caller = Caller::from(auth);
-        caller.require(Access::Auditor)?;
+        match reveal.0 {
+            Some(true) => {
+                let action = "reveal_ledger_events";
+                audit::require(&app, &caller, Access::Auditor, action).await?;
+            }
+            _ => caller.require(Access::Auditor)?,
+        }
         let limit = reply::limit(limit.0)?;
         let filter = Filter {
             after: reply::read_cursor(cursor.0.as_deref())?

@@ -31,6 +31,7 @@ mod projections;
 mod range;
 mod reply;
 mod status_stream;
+mod subject_export;
 mod tiles;
 mod time;
 mod users;
@@ -93,7 +94,7 @@ type Apis = (
     ),
     // Who sees to it.
     (
-        (ledger::Api, log::Api, export::Api),
+        (ledger::Api, log::Api, export::Api, subject_export::Api),
         deliveries::Api,
         audit::Api,
         erasures::Api,
@@ -123,7 +124,7 @@ fn service() -> OpenApiService<Apis, ()> {
         ),
         // Who sees to it.
         (
-            (ledger::Api, log::Api, export::Api),
+            (ledger::Api, log::Api, export::Api, subject_export::Api),
             deliveries::Api,
             audit::Api,
             erasures::Api,

@@ -256,7 +256,7 @@ async fn commands_logins_reveals_and_refusals_are_on_record() {
         expected.push(json!({
             "occurred_at": app.clock.now().to_rfc3339_opts(SecondsFormat::AutoSi, true),
             "actor": actor, "role": role, "action": action, "target": target, "outcome": outcome,
-            "from": "127.0.0.1", "request_id": id,
+            "from": "127.0.0.1", "request_id": id, "detail": null,
         }));
     }
     // None of these is a command, a login or a reveal.
@@ -475,5 +475,138 @@ async fn a_command_that_fails_tells_up_to_where_it_is_on_record() {
         let last = app.count("select max(position) from events").await;
         assert_eq!(position, Some(last.to_string().as_str()), "{role} {path}");
     }
+    app.stop().await;
+}
+
+/// Where an operation is recorded under another name than its own.
+const RECORDED_AS: [(&str, &str); 4] = [
+    ("list_interactions", "reveal_interactions"),
+    ("get_interaction", "reveal_interaction"),
+    ("list_ledger_events", "reveal_ledger_events"),
+    ("cancel_provider_batch", "cancel_batch"),
+];
+/// What reads more than lists show, beside whatever takes `reveal`.
+const REVEALING: [&str; 3] = ["get_delivery", "export", "export_subject"];
+
+/// A body of the documentation's example.
+fn example(document: &Value, operation: &Value) -> Option<Value> {
+    let body = &operation["requestBody"]["content"]["application/json"]["schema"];
+    let name = body["$ref"].as_str()?.rsplit('/').next()?;
+    Some(document["components"]["schemas"][name]["example"].clone())
+}
+
+/// Who acted, what it was, and with what outcome; the newest last.
+async fn acts(app: &TestApp) -> Vec<(String, String, String, Value)> {
+    let sql = "select payload from events where event_type = 'audit.recorded' order by position";
+    let rows: Vec<Value> = sqlx::query_scalar(sql).fetch_all(&app.pool).await.unwrap();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let rows = rows.iter();
+    rows.map(|row| {
+        (
+            text(&row["actor"]),
+            text(&row["action"]),
+            text(&row["outcome"]),
+            row.clone(),
+        )
+    })
+    .collect()
+}
+
+/// Every operation of the document that changes or reveals something, as
+/// somebody who may and as somebody who may not.
+#[tokio::test]
+async fn no_operation_changes_or_reveals_anything_unrecorded() {
+    let app = TestApp::start().await;
+    ok(app.elevenlabs(fixture("elevenlabs/post_call_transcription.json"))).await;
+    app.settle().await;
+    let document: Value = serde_json::from_str(&bitacora::http::openapi()).unwrap();
+    let (mut walked, mut missing) = (0, Vec::new());
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let name = operation["operationId"].as_str().unwrap_or_default();
+            let parameters = operation["parameters"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            let reveals = parameters.iter().any(|it| it["name"] == "reveal");
+            let is_get = method == "get";
+            if path.starts_with("/webhook")
+                || (is_get && !reveals && !REVEALING.contains(&name))
+                // On record by the words that it is given.
+                || name == "login"
+                || operation["requestBody"]["content"]["multipart/form-data"].is_object()
+            {
+                continue;
+            }
+            walked += 1;
+            let action = RECORDED_AS.iter().find(|(operation, _)| *operation == name);
+            let action = action.map_or(name, |(_, action)| action);
+            let mut url = path.clone();
+            for (parameter, value) in [
+                ("{phoneNumber}", "%2B573001234567"),
+                ("{phone}", "%2B573001234567"),
+                ("{batchId}", "btcal_1"),
+                ("{name}", "messages"),
+                ("{position}", "1"),
+                (
+                    "{id}",
+                    if path.contains("deliveries") {
+                        UNKNOWN_ID
+                    } else if path.contains("interactions") {
+                        CALL
+                    } else {
+                        "1"
+                    },
+                ),
+                ("{userId}", "1"),
+                ("{groupId}", "1"),
+            ] {
+                url = url.replace(parameter, value);
+            }
+            if is_get {
+                url += if name == "export" {
+                    "?kind=events&reveal=true"
+                } else {
+                    "?reveal=true"
+                };
+            }
+            for role in ["admin", "auditor", "agent"] {
+                let before = acts(&app).await.len();
+                let body = example(&document, operation).unwrap_or_else(|| json!({}));
+                let request = match method.as_str() {
+                    "get" => app.get_as(role, &url),
+                    "post" => app.post_as(role, &url, &body),
+                    method => {
+                        let method = method.to_uppercase().parse().unwrap();
+                        let request = app.client.request(method, format!("{}{url}", app.url));
+                        request.bearer_auth(app.token(role)).json(&body)
+                    }
+                };
+                let response = request.send().await.unwrap();
+                let (status, text) = (response.status().as_u16(), response.text().await.unwrap());
+                let code = serde_json::from_str::<Value>(&text).unwrap_or_default()["code"].clone();
+                let told: Vec<_> = acts(&app).await.split_off(before);
+                let found = told.iter().find(|(_, recorded, ..)| recorded == action);
+                let is_whole = found.is_some_and(|(actor, _, outcome, row)| {
+                    let outcome_is_told = match code.as_str() {
+                        Some(code) => outcome == code,
+                        None => outcome == "ok" || outcome == "begun",
+                    };
+                    outcome_is_told
+                        && actor == "user:7"
+                        && row["role"] == role
+                        && (row["from"].is_string() || row["sealed"].is_string())
+                        && row["request_id"].is_string()
+                });
+                // What cannot be read is no command, and what is not there is not shown.
+                let is_nothing = status == 400 || (is_get && status == 404 && reveals);
+                if !is_whole && !is_nothing {
+                    missing.push(format!("{role}: {name} ({url}) {status} {code}: {told:?}"));
+                }
+            }
+        }
+    }
+    assert!(walked > 25, "{walked}");
+    assert!(missing.is_empty(), "{walked} walked; {missing:#?}");
     app.stop().await;
 }

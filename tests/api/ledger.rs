@@ -847,6 +847,88 @@ async fn a_stored_signature_can_be_checked_again_and_a_repeat_shows_the_first_on
     app.stop().await;
 }
 
+/// Of every provider that signs and in every form, whatever became of it.
+#[tokio::test]
+async fn every_signature_that_was_right_is_found_right_again() {
+    let app = TestApp::start().await;
+    for _ in 0..2 {
+        for (name, path) in every_fixture() {
+            ok(send_fixture(&app, &name, path)).await;
+        }
+    }
+    for strange in ["{}", "[1]", "no json"] {
+        let sent = ok(app.elevenlabs(strange)).await;
+        let id = sent["delivery_id"].as_str().unwrap().to_owned();
+        answer(app.post_as(
+            "admin",
+            &format!("/api/deliveries/{id}/reprocess"),
+            &json!({}),
+        ))
+        .await;
+    }
+    app.clock.advance(chrono::Duration::days(40));
+    let sql = "select id, provider, verdict, authentication from deliveries";
+    let rows: Vec<(uuid::Uuid, String, String, String)> =
+        sqlx::query_as(sql).fetch_all(&app.pool).await.unwrap();
+    let (mut right, mut verdicts) = (0, std::collections::BTreeSet::new());
+    for (id, provider, verdict, authentication) in rows {
+        let got = app.read(&format!("/api/deliveries/{id}")).await["data"].take();
+        let signature = &got["signature"];
+        let signed = authentication == "signature";
+        assert_eq!(signature["present"], json!(signed), "{got}");
+        assert_eq!(
+            signature["valid"],
+            json!(signed.then_some(true)),
+            "{provider} {got}"
+        );
+        right += usize::from(signed);
+        verdicts.extend(signed.then_some((provider, verdict)));
+    }
+    let seen: Vec<_> = verdicts.iter().map(|(a, b)| format!("{a} {b}")).collect();
+    for expected in [
+        "elevenlabs accepted",
+        "elevenlabs duplicate",
+        "elevenlabs quarantined",
+        "twilio accepted",
+        "twilio duplicate",
+    ] {
+        assert!(seen.iter().any(|it| it == expected), "{expected}: {seen:?}");
+    }
+    assert!(right > 20, "{right}");
+    app.stop().await;
+    // A key that is not set any more leaves nothing to check with.
+    let config = |config: &mut bitacora::config::Config| {
+        config.provider_secrets.elevenlabs =
+            bitacora::providers::Credentials::new(["token".to_owned()], []);
+    };
+    let app = TestApp::with(Options {
+        config,
+        ..Options::default()
+    })
+    .await;
+    let token = app
+        .client
+        .post(format!("{}/webhooks/elevenlabs/call", app.url));
+    let token = token
+        .header("X-Webhook-Token", "token")
+        .header("ElevenLabs-Signature", "t=1,v0=00");
+    let sent = ok(token.body(fixture("elevenlabs/post_call_audio.json"))).await;
+    let got = app
+        .read(&format!(
+            "/api/deliveries/{}",
+            sent["delivery_id"].as_str().unwrap()
+        ))
+        .await;
+    let signature = &got["data"]["signature"];
+    assert_eq!(
+        (&signature["present"], &signature["valid"]),
+        (&json!(true), &Value::Null),
+        "{signature}"
+    );
+    assert!(signature["reason"].is_string());
+    app.stop().await;
+}
+
 #[tokio::test]
 async fn reading_a_delivery_is_put_on_record() {
     let app = TestApp::start().await;

@@ -34,4 +34,5 @@ mod rebuild;
 mod replicas;
 mod reprocess;
 mod scale;
+mod subjects;
 mod users;

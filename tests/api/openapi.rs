@@ -83,6 +83,8 @@ const ROUTES: &[(&str, &str, &[&str], &str)] = &[
     ("get", "/tlog/tile/{level}/{index}", PUBLIC, "200"),
     ("get", "/tlog/tile/entries/{index}", &["person"], "200"),
     ("get", "/api/audit-log", KNOWN, "200"),
+    ("get", "/api/export", KNOWN, "200"),
+    ("get", "/api/subjects/{phone}/export", KNOWN, "200"),
     ("get", "/api/projections", KNOWN, "200"),
     ("post", "/api/projections/{name}/replay", KNOWN, "202"),
 ];
