@@ -48,6 +48,7 @@ pub struct Settings {
 
     /// Key under which the keys of persons are kept, of 32 characters or more.
     /// Comma-separated for rotation: the first is used, all are understood.
+    /// Without one, one is made and kept in the database.
     #[arg(long, env = "MASTER_KEY", hide_env_values = true, global = true)]
     pub master_key: Option<SecretList>,
 
@@ -85,7 +86,7 @@ impl Settings {
 #[derive(Args, Clone, Debug, Default)]
 pub struct LogSettings {
     /// Key that signs the heads of the transparency log, as `bitacora log-key` makes one. The
-    /// first of a list signs, every one is believed. Without one nothing is sealed.
+    /// first of a list signs, every one is believed. Without one, one is made and kept in the database.
     #[arg(long, env = "LOG_SIGNING_KEY", hide_env_values = true)]
     pub log_signing_key: Option<SecretList>,
 

@@ -1,9 +1,11 @@
 //! The commands, as an operator types them: what they print, and how they end.
 
-use sqlx::PgPool;
+use std::time::Duration;
 
-use crate::harness::app::{MASTER_KEY, ok};
-use crate::harness::program::{SETTINGS, run};
+use sqlx::{Connection, PgConnection, PgPool};
+
+use crate::harness::app::{ELEVENLABS_TOKEN, MASTER_KEY, ok};
+use crate::harness::program::{Program, SETTINGS, run};
 use crate::harness::read_models::assert_equal_a_rebuild;
 use crate::harness::{TestApp, fixture, postgres};
 
@@ -19,7 +21,6 @@ async fn a_setting_that_is_missing_or_wrong_is_named_and_ends_with_78() {
             "JWT_SECRET is not set: set it to a long random value",
         ),
         ("MICROSERVICE_TOKEN", "", "MICROSERVICE_TOKEN is not set"),
-        ("MASTER_KEY", "", "MASTER_KEY is not set"),
         (
             "MASTER_KEY",
             "short",
@@ -353,4 +354,61 @@ async fn replay_folds_one_or_all_anew_and_tells_what_was_wrong() {
 
 fn database_url(app: &TestApp) -> String {
     postgres::named(app.pool.connect_options().get_database().unwrap())
+}
+
+/// Two commands to start, nothing to nurse: who sets neither key has both, and
+/// the same ones on every replica and after every restart.
+#[tokio::test]
+async fn keys_that_nobody_configured_are_made_once_and_kept() {
+    let url = postgres::fresh_database().await;
+    let none = [("MASTER_KEY", ""), ("LOG_SIGNING_KEY", "")];
+    let program = Program::serve_with(&url, &none).await;
+    let http = reqwest::Client::new();
+    let webhook = http
+        .post(format!("{}/webhooks/elevenlabs/call", program.url))
+        .header("X-Webhook-Token", ELEVENLABS_TOKEN)
+        .body(fixture("elevenlabs/post_call_transcription.json"));
+    let taken = ok(webhook).await;
+    assert_eq!(taken["status"], "accepted");
+    let mut conn = PgConnection::connect(&url).await.unwrap();
+    let sealed =
+        "select payload::text like '{\"sealed\":%' from events where event_type = 'call.completed'";
+    let sealed: bool = sqlx::query_scalar(sealed)
+        .fetch_one(&mut conn)
+        .await
+        .unwrap();
+    assert!(sealed, "it is encrypted");
+    let heads = async {
+        let sql = "select exists (select from log_checkpoints where last_position > 0)";
+        while !sqlx::query_scalar::<_, bool>(sql)
+            .fetch_one(&mut conn)
+            .await
+            .unwrap()
+        {}
+    };
+    tokio::time::timeout(Duration::from_secs(60), heads)
+        .await
+        .unwrap();
+    program.kill().await;
+    let verified = run(&["verify"], &[("DATABASE_URL", &url)], "").await;
+    assert_eq!(verified.code, Some(0), "{verified:?}");
+
+    let own = [(
+        "MASTER_KEY",
+        "a-master-key-that-came-later-of-32-characters",
+    )];
+    for settings in [&none[..], &own[..]] {
+        let replayed = [&[("DATABASE_URL", url.as_str())], settings].concat();
+        let replayed = run(&["replay", "--all"], &replayed, "").await;
+        assert_eq!(replayed.code, Some(0), "{replayed:?}");
+        let sql = "select summary from interactions";
+        let read: Option<String> = sqlx::query_scalar(sql).fetch_one(&mut conn).await.unwrap();
+        assert!(
+            read.is_some_and(|summary| summary.len() > 20),
+            "{settings:?}"
+        );
+    }
+    let kept = "select count(*) from kept_keys";
+    let kept: i64 = sqlx::query_scalar(kept).fetch_one(&mut conn).await.unwrap();
+    assert_eq!(kept, 2);
 }

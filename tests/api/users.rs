@@ -571,7 +571,9 @@ fn operations() -> Vec<(String, String, Value)> {
                 .replace("{id}", if numbered { "999999" } else { UNKNOWN_ID })
                 .replace("{position}", "999999")
                 .replace("{index}", "000")
-                .replace("{name}", "interactions");
+                .replace("{name}", "interactions")
+                .replace("{phone}", "%2B573009998877")
+                .replace("/api/export", "/api/export?kind=events");
             found.push((method.to_uppercase(), path, body));
         }
     }

@@ -86,7 +86,12 @@ pub struct Program {
 impl Program {
     /// Starts it on a database and waits until it serves.
     pub async fn serve(database_url: &str) -> Self {
-        let settings = [SETTINGS, &[("DATABASE_URL", database_url)]].concat();
+        Self::serve_with(database_url, &[]).await
+    }
+
+    /// As [`Self::serve`], with other settings in the place of the usual ones.
+    pub async fn serve_with(database_url: &str, other: &[(&str, &str)]) -> Self {
+        let settings = [SETTINGS, &[("DATABASE_URL", database_url)], other].concat();
         let mut child = command(&["serve"], &settings).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (serving, served) = oneshot::channel();
