@@ -286,7 +286,7 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
                 local::fill_log_key(&mut args.log, &settings.data_dir)?;
             }
             with_database(&settings, &source, |pool| {
-                export::run(pool, *args, source.clone())
+                export::run(pool, *args, &settings, source.clone())
             })
             .await
         }
@@ -470,13 +470,22 @@ pub(crate) async fn store_of(
     settings: &Settings,
     source: &clock::Source,
 ) -> anyhow::Result<(domain::PhoneIndex, Store)> {
-    let mut settings = settings.clone();
-    kept_keys::fill_master_key(pool, &mut settings, source).await?;
-    let masters = master_keys(&settings)?;
+    let masters = kept_master_keys(pool, settings, source).await?;
     let sealing = masters.clone().filter(|_| settings.subject_encryption);
     let (index, keyring) = ledger::keys(pool, sealing, source).await?;
     let store = Store::new(pool.clone()).sealing(keyring, Opener::new(masters));
     Ok((index, store))
+}
+
+/// Those that are set, and the one that is kept in the database.
+async fn kept_master_keys(
+    pool: &PgPool,
+    settings: &Settings,
+    source: &clock::Source,
+) -> anyhow::Result<Option<MasterKeys>> {
+    let mut settings = settings.clone();
+    kept_keys::fill_master_key(pool, &mut settings, source).await?;
+    master_keys(&settings)
 }
 
 fn master_keys(settings: &Settings) -> anyhow::Result<Option<MasterKeys>> {

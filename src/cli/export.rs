@@ -9,12 +9,13 @@ use clap::Args;
 use domain::delivery::Verdict;
 use domain::phone::PhoneNumber;
 use domain::{Channel, Direction, PhoneIndex, Provider};
+use projections::Opener;
 use serde_json::json;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 
-use super::{PLAIN_PROGRESS_INTERVAL, WrongSetting, progress_bar, write_down};
-use crate::config::{LogKeys, LogSettings};
+use super::{PLAIN_PROGRESS_INTERVAL, WrongSetting, kept_master_keys, progress_bar, write_down};
+use crate::config::{LogKeys, LogSettings, Settings};
 use crate::export::{self, Export, Filters, Format, Kind, Made, Order};
 use crate::{clock, kept_keys, ledger};
 
@@ -113,9 +114,11 @@ impl ExportArgs {
 pub(super) async fn run(
     pool: PgPool,
     mut args: ExportArgs,
+    settings: &Settings,
     source: clock::Source,
 ) -> anyhow::Result<()> {
     kept_keys::fill_log_key(&pool, &mut args.log, None).await?;
+    let opener = Opener::new(kept_master_keys(&pool, settings, &source).await?);
     let mut key = [0; 32];
     source.fill(&mut key);
     let phones = ledger::phone_index(&pool, &key).await?;
@@ -133,7 +136,7 @@ pub(super) async fn run(
     record("begun", &detail).await?;
     let mut made = Made::default();
     let ended = async {
-        let export = Export::begin(&pool, &keys.verifiers, order).await?;
+        let export = Export::begin((&pool, &opener), &keys.verifiers, order).await?;
         let position = export.position;
         write(export, &mut made, &mut *file).await?;
         anyhow::Ok(position)

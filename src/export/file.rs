@@ -43,6 +43,10 @@ pub struct Proved {
     /// The row as it is stored.
     #[serde(flatten)]
     pub line: Line,
+    /// What is sealed in it, opened: an event's payload as text, a delivery's
+    /// body in base64. No part of the row, and not proved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened: Option<String>,
     /// Which leaf it is, from 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaf: Option<u64>,
@@ -55,6 +59,7 @@ impl Proved {
     pub(super) fn unproved(line: Line) -> Self {
         Self {
             line,
+            opened: None,
             leaf: None,
             skipped: vec![],
         }

@@ -19,6 +19,7 @@ use std::time::Duration;
 use anyhow::bail;
 use bytes::Bytes;
 use domain::log::Verifiers;
+use projections::Opener;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 
@@ -86,7 +87,11 @@ impl Export {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn begin(pool: &PgPool, keys: &Verifiers, order: Order) -> anyhow::Result<Self> {
+    pub async fn begin(
+        pool: (&PgPool, &Opener),
+        keys: &Verifiers,
+        order: Order,
+    ) -> anyhow::Result<Self> {
         let pages = Pages::begin(pool, keys, &order).await?;
         Ok(Self {
             position: pages.position(),

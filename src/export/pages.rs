@@ -1,8 +1,14 @@
 //! The rows of an export, page by page, all of one position.
 
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use domain::log::Verifiers;
-use domain::log::line::Line;
+use domain::log::line::{DeliveryLine, EventLine, Line};
 use domain::phone::{mask, mask_in};
+use domain::sealed;
+use projections::Opener;
 use projections::interactions::{self, Cursor, Interaction};
 use sqlx::{PgPool, Postgres, Transaction};
 
@@ -17,6 +23,7 @@ const PAGE_ROWS: i64 = 500;
 /// Rows to come.
 pub(super) struct Pages {
     pool: PgPool,
+    opener: Opener,
     position: i64,
     seq: i64,
     /// A snapshot: the rows of a read model change.
@@ -35,7 +42,7 @@ struct After {
 
 impl Pages {
     pub(super) async fn begin(
-        pool: &PgPool,
+        (pool, opener): (&PgPool, &Opener),
         keys: &Verifiers,
         order: &Order,
     ) -> anyhow::Result<Self> {
@@ -57,6 +64,7 @@ impl Pages {
         }
         Ok(Self {
             pool: pool.clone(),
+            opener: opener.clone(),
             position,
             seq,
             snapshot,
@@ -96,31 +104,88 @@ impl Pages {
                 if let Some(last) = rows.last() {
                     self.after.position = last.position;
                 }
+                let mut opened = self.opened_events(&rows).await?;
+                if !order.is_provable() {
+                    for (row, opened) in rows.iter_mut().zip(&mut opened) {
+                        row.payload = opened.take().unwrap_or(std::mem::take(&mut row.payload));
+                    }
+                }
                 for row in rows.iter_mut().filter(|_| order.masked) {
                     let payload = serde_json::from_str(&row.payload)?;
                     row.payload = domain::event::masked(&row.event_type, payload).to_string();
                 }
-                self.prove(rows.into_iter().map(Line::Event).collect())
-                    .await
+                let rows = rows.into_iter().map(Line::Event).collect();
+                self.prove(rows, opened).await
             }
             (What::Deliveries(filter), _) => {
                 let between = (self.after.seq, self.seq);
-                let rows = lines::deliveries(&self.pool, filter, between, !order.masked).await?;
+                let mut rows =
+                    lines::deliveries(&self.pool, filter, between, !order.masked).await?;
                 if let Some(last) = rows.last() {
                     self.after.seq = last.seq;
                 }
-                self.prove(rows.into_iter().map(Line::Delivery).collect())
-                    .await
+                let mut opened = self.opened_deliveries(&rows).await?;
+                if !order.is_provable() {
+                    for (row, opened) in rows.iter_mut().zip(&mut opened) {
+                        row.body = opened.take().or(row.body.take());
+                    }
+                }
+                let opened = opened.into_iter();
+                let opened = opened.map(|body| body.map(|body| STANDARD.encode(body)));
+                let rows = rows.into_iter().map(Line::Delivery).collect();
+                self.prove(rows, opened.collect()).await
             }
         }
     }
 
-    async fn prove(&mut self, rows: Vec<Line>) -> anyhow::Result<Vec<Row>> {
+    /// The payloads of those that are sealed, opened.
+    async fn opened_events(&self, rows: &[EventLine]) -> anyhow::Result<Vec<Option<String>>> {
+        let ids = rows.iter();
+        let ids = ids.flat_map(|row| sealed::key_ids(&row.event_type, &row.payload));
+        let ids: Vec<_> = ids.collect();
+        if ids.is_empty() {
+            return Ok(vec![None; rows.len()]);
+        }
+        let mut conn = self.pool.acquire().await?;
+        let keys = self.opener.keys(&mut conn, ids).await?;
+        let open = |row: &EventLine| match keys.payload(&row.event_type, &row.payload)? {
+            Cow::Owned(opened) => Ok(Some(opened)),
+            Cow::Borrowed(_) => Ok(None),
+        };
+        rows.iter().map(open).collect()
+    }
+
+    /// The bodies of those that are sealed, opened.
+    async fn opened_deliveries(
+        &self,
+        rows: &[DeliveryLine],
+    ) -> anyhow::Result<Vec<Option<Vec<u8>>>> {
+        let id = |row: &DeliveryLine| row.body.as_deref().and_then(sealed::body_key_id);
+        let ids: Vec<_> = rows.iter().filter_map(id).collect();
+        if ids.is_empty() {
+            return Ok(vec![None; rows.len()]);
+        }
+        let mut conn = self.pool.acquire().await?;
+        let keys = self.opener.keys(&mut conn, ids).await?;
+        let open = |row: &DeliveryLine| match (id(row), &row.body) {
+            (Some(_), Some(body)) => keys.body(body.clone()).map(Some),
+            _ => Ok(None),
+        };
+        rows.iter().map(open).collect()
+    }
+
+    async fn prove(
+        &mut self,
+        rows: Vec<Line>,
+        opened: Vec<Option<String>>,
+    ) -> anyhow::Result<Vec<Row>> {
         let proved = match &mut self.proofs {
             Some(proofs) => proofs.prove(&self.pool, rows).await?,
             None => rows.into_iter().map(Proved::unproved).collect(),
         };
-        Ok(proved.into_iter().map(Row::Ledger).collect())
+        let proved = proved.into_iter().zip(opened);
+        let rows = proved.map(|(row, opened)| Row::Ledger(Proved { opened, ..row }));
+        Ok(rows.collect())
     }
 
     /// What the log is called, and the key that signed its head.

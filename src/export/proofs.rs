@@ -87,6 +87,7 @@ impl Proofs {
             for (line, leaf, gap) in some {
                 proved.push(Proved {
                     line,
+                    opened: None,
                     leaf: Some(leaf),
                     skipped: roots(&tiles, &gap)?,
                 });

@@ -154,7 +154,12 @@ impl Api {
             let turn = turn.map_err(|_| Failure::unavailable("Too many exports are being made"))?;
             Ok((
                 turn,
-                Export::begin(&app.pool, &app.config.log.verifiers, order.clone()).await?,
+                Export::begin(
+                    (&app.pool, &app.opener),
+                    &app.config.log.verifiers,
+                    order.clone(),
+                )
+                .await?,
             ))
         };
         let (turn, export) = match begun.await {

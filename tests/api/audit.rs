@@ -595,7 +595,7 @@ async fn no_operation_changes_or_reveals_anything_unrecorded() {
                     outcome_is_told
                         && actor == "user:7"
                         && row["role"] == role
-                        && row["from"].is_string()
+                        && (row["from"].is_string() || row["sealed"].is_string())
                         && row["request_id"].is_string()
                 });
                 // What cannot be read is no command, and what is not there is not shown.

@@ -1059,7 +1059,7 @@ async fn a_reveal_is_put_on_record_before_it_is_shown() {
     let record = |position: i64, actor: &str, role: Value, outcome: &str, id: &str| {
         json!({
             "position": position, "occurred_at": now, "actor": actor, "role": role, "action": "reveal_interaction", "target": CALL,
-            "outcome": outcome, "from": "127.0.0.1", "request_id": id,
+            "outcome": outcome, "from": "127.0.0.1", "request_id": id, "detail": null,
         })
     };
     let list = &log["data"][0];

@@ -572,7 +572,7 @@ fn operations() -> Vec<(String, String, Value)> {
                 .replace("{position}", "999999")
                 .replace("{index}", "000")
                 .replace("{name}", "interactions")
-                .replace("{phone}", "%2B573001234567")
+                .replace("{phone}", "%2B573009998877")
                 .replace("/api/export", "/api/export?kind=events");
             found.push((method.to_uppercase(), path, body));
         }
