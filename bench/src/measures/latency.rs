@@ -101,7 +101,7 @@ impl Bench {
 }
 
 /// Waits until every projection has folded all that there is.
-async fn settled(server: &Server, database: &str) -> anyhow::Result<()> {
+pub(super) async fn settled(server: &Server, database: &str) -> anyhow::Result<()> {
     let behind = "select count(*) from projection_checkpoints
                    where build = 'live' and position < (select coalesce(max(position), 0) from events)";
     while server.ask(database, behind).await? != "0" {

@@ -1,8 +1,8 @@
 //! What sealing the ledger and encrypting personal data cost.
 
-use std::process::Command;
 use std::time::Duration;
 
+use super::latency::settled;
 use crate::ingest::{requests, send};
 use crate::median::median;
 use crate::process::{self, Service};
@@ -12,6 +12,7 @@ use crate::server::service;
 
 /// One of the two services, and what was measured of it.
 struct Side {
+    database: &'static str,
     service: Service,
     rates: Vec<f64>,
     /// Microseconds of processor time for each webhook.
@@ -20,13 +21,14 @@ struct Side {
 }
 
 impl Side {
-    fn start(command: &mut Command) -> anyhow::Result<Self> {
-        Ok(Self {
-            service: Service::start(command)?,
+    fn of(database: &'static str, service: Service) -> Self {
+        Self {
+            database,
+            service,
             rates: vec![],
             service_us: vec![],
             postgres_us: vec![],
-        })
+        }
     }
 
     fn figures(&self) -> String {
@@ -47,31 +49,31 @@ impl Bench {
             return Ok(());
         }
         eprintln!("protection");
-        let mut commands = vec![];
-        for database in ["open", "protected"] {
+        let mut sides = vec![];
+        for (database, protected) in [("open", false), ("protected", true)] {
             self.server.make(database).await?;
             let url = self.server.database(database);
-            commands.push(service(&self.options.program, &["serve"], &url));
+            let mut command = service(&self.options.program, &["serve"], &url);
+            if !protected {
+                command
+                    .env("LOG_SEAL_SECONDS", "0")
+                    .env("SUBJECT_ENCRYPTION", "false");
+            }
+            sides.push(Side::of(database, Service::start(&mut command)?));
         }
-        commands[0]
-            .env("LOG_SEAL_SECONDS", "0")
-            .env("SUBJECT_ENCRYPTION", "false");
-        let mut sides = [
-            Side::start(&mut commands[0])?,
-            Side::start(&mut commands[1])?,
-        ];
         for side in &sides {
             // Plans, pages and connections are made in a round that does not
             // count.
             let warming = requests(&mut self.next, self.scale.effort.webhooks / 4, USUAL);
             send(&side.service, warming).await?;
+            settled(&self.server, side.database).await?;
         }
         for _ in 0..self.scale.effort.rounds {
             for side in &mut sides {
                 self.round(side).await?;
             }
         }
-        let [open, protected] = &sides;
+        let (open, protected) = (&sides[0], &sides[1]);
         let ratios = protected.rates.iter().zip(&open.rates);
         let ratios: Vec<f64> = ratios.map(|(on, off)| on / off).collect();
         self.report.add(Line {
@@ -97,6 +99,7 @@ impl Bench {
         side.service_us.push(each(side.service.cpu() - service));
         let postgres = process::postgres_cpu(self.server.postmaster) - postgres;
         side.postgres_us.push(each(postgres));
-        Ok(())
+        // What is left to fold is no load on the next round.
+        settled(&self.server, side.database).await
     }
 }
