@@ -12,7 +12,7 @@ use domain::log::note::Head;
 use domain::log::{Frontier, HASH_BYTES, Hash, TILE_WIDTH, Verifiers};
 use futures_util::TryStreamExt;
 use futures_util::stream::BoxStream;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::checkpoints::{COLUMNS, Checkpoint};
@@ -121,9 +121,10 @@ pub async fn verify(
     Ok(report)
 }
 
+/// Its statements are as long as the ledger: that is no news.
 async fn connect(pool: &PgPool) -> sqlx::Result<PgConnection> {
-    use sqlx::Connection;
-    PgConnection::connect_with(&pool.connect_options()).await
+    let options = pool.connect_options().as_ref().clone();
+    PgConnection::connect_with(&options.disable_statement_logging()).await
 }
 
 fn ordered(outside: &[Outside]) -> Vec<Outside> {
