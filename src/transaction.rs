@@ -18,3 +18,14 @@ pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>
     let beginning = tokio::spawn(async move { pool.begin().await });
     beginning.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
 }
+
+/// As [`begin`], for reading only, all of one moment.
+///
+/// # Errors
+/// As [`begin`].
+pub async fn begin_snapshot(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
+    let pool = pool.clone();
+    let begin = "begin isolation level repeatable read read only";
+    let beginning = tokio::spawn(async move { pool.begin_with(begin).await });
+    beginning.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+}

@@ -16,6 +16,7 @@ use super::file::{InteractionLine, Proved, Row};
 use super::order::{Order, What};
 use super::proofs::Proofs;
 use crate::ledger::{events, lines};
+use crate::transaction;
 
 /// Rows of a page of interactions.
 const PAGE_ROWS: i64 = 500;
@@ -57,8 +58,7 @@ impl Pages {
         };
         let mut snapshot = None;
         if let What::Interactions(_) = order.what {
-            let begin = "begin isolation level repeatable read read only";
-            let mut transaction = pool.begin_with(begin).await?;
+            let mut transaction = transaction::begin_snapshot(pool).await?;
             position = projections::engine::position(&mut transaction, "interactions").await?;
             snapshot = Some(transaction);
         }
