@@ -1,7 +1,7 @@
 //! Keys that nobody configured, kept in the database so that all replicas have
 //! the same. See docs/adr/0022.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use domain::log::note::signer_key;
 use sqlx::PgPool;
 
@@ -18,7 +18,7 @@ const MASTER_KEY_BYTES: usize = 32;
 /// yet.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database does not answer, or data is under a key that is not set.
 pub async fn fill_master_key(
     pool: &PgPool,
     settings: &mut Settings,
@@ -27,9 +27,14 @@ pub async fn fill_master_key(
     let given = &settings.master_key;
     let mut kept = find(pool, MASTER_KEY).await?;
     if kept.is_none() && is_empty(given) && settings.subject_encryption {
-        let unused = "not exists (select from subject_keys)";
+        let unused = "not exists (select from subject_keys where wrapped_key is not null)";
         keep(pool, MASTER_KEY, &source.secret(MASTER_KEY_BYTES), unused).await?;
         kept = find(pool, MASTER_KEY).await?;
+        // Never on in the clear, and under another key, because one was forgotten.
+        ensure!(
+            kept.is_some(),
+            "MASTER_KEY is not set, and personal data on this ledger is encrypted under one: set it"
+        );
     }
     if is_empty(given) && kept.is_some() {
         tracing::warn!(

@@ -411,4 +411,15 @@ async fn keys_that_nobody_configured_are_made_once_and_kept() {
     let kept = "select count(*) from kept_keys";
     let kept: i64 = sqlx::query_scalar(kept).fetch_one(&mut conn).await.unwrap();
     assert_eq!(kept, 2);
+
+    // Who configured one and forgets it must not go on in the clear.
+    let drop_kept = sqlx::query("delete from kept_keys where name = 'MASTER_KEY'");
+    drop_kept.execute(&mut conn).await.unwrap();
+    let settings = [SETTINGS, &[("DATABASE_URL", url.as_str())], &none[..]].concat();
+    let refused = run(&["serve"], &settings, "").await;
+    assert_ne!(refused.code, Some(0), "{refused:?}");
+    assert!(
+        refused.stderr.contains("MASTER_KEY is not set, and"),
+        "{refused:?}"
+    );
 }
