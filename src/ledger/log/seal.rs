@@ -64,6 +64,7 @@ pub async fn seal(
         .fetch_one(&mut *tx)
         .await?;
     if !leads {
+        tx.rollback().await?;
         return Ok(Turn::Elsewhere);
     }
     before(Step::Begin)?;
@@ -82,6 +83,7 @@ pub async fn seal(
     let mut tiles = Vec::new();
     let full = append(&mut tx, most, &mut next, &mut frontier, &mut tiles).await?;
     if frontier.size() == old_size {
+        tx.rollback().await?;
         return Ok(Turn::Nothing);
     }
     before(Step::Hashed)?;
