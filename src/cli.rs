@@ -216,11 +216,21 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
         command,
     } = cli;
     let source = clock::Source::system();
+    let reads = match &command {
+        Command::Verify(args) => args.file.is_none(),
+        Command::Export(_) | Command::Replay { .. } => true,
+        _ => false,
+    };
+    if reads {
+        is_there(&settings)?;
+    }
     let needs_keys = match command {
         Command::Dev(_) => true,
-        Command::Serve(_) | Command::Replay { .. } | Command::User(_) | Command::Group(_) => {
-            settings.is_local()
-        }
+        Command::Serve(_)
+        | Command::Replay { .. }
+        | Command::Export(_)
+        | Command::User(_)
+        | Command::Group(_) => settings.is_local(),
         _ => false,
     };
     if needs_keys {
@@ -321,6 +331,19 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
             .await
         }
     }
+}
+
+/// Whoever reads a ledger is not shown an empty one that was made for it.
+fn is_there(settings: &Settings) -> anyhow::Result<()> {
+    let dir = &settings.data_dir;
+    if settings.is_local() && !dir.exists() {
+        return Err(WrongSetting(format!(
+            "there is no database in {}: set DATABASE_URL, or DATA_DIR to where it is",
+            dir.display()
+        ))
+        .into());
+    }
+    Ok(())
 }
 
 /// The database that is set, or the local one: started if need be, and then

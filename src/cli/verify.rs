@@ -109,7 +109,7 @@ fn show(report: &Report, seconds: f64) {
         println!("{name}: all that it covers is here, unchanged");
     }
     if report.finding.is_none() && report.unsealed > 0 {
-        println!("{} newer rows are not sealed yet", report.unsealed);
+        println!("not sealed yet, because newer: {} rows", report.unsealed);
     }
 }
 

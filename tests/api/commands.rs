@@ -1,5 +1,7 @@
 //! The commands, as an operator types them: what they print, and how they end.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use sqlx::{Connection, PgConnection, PgPool};
@@ -422,4 +424,43 @@ async fn keys_that_nobody_configured_are_made_once_and_kept() {
         refused.stderr.contains("MASTER_KEY is not set, and"),
         "{refused:?}"
     );
+}
+
+#[tokio::test]
+async fn a_local_ledger_is_exported_with_the_keys_that_lie_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    // The server may run as another user than we do.
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let data = dir.path().join("data").display().to_string();
+    let here = [("DATABASE_URL", ""), ("DATA_DIR", data.as_str())];
+    // None is made for whoever wants to read one.
+    for args in [
+        &["verify"][..],
+        &["export", "--kind", "events"],
+        &["replay", "--all"],
+    ] {
+        let ended = run(args, &here, "").await;
+        assert_eq!(ended.code, Some(78), "{ended:?}");
+        assert!(
+            ended.stderr.contains("there is no database in"),
+            "{ended:?}"
+        );
+        assert!(!dir.path().join("data").exists());
+    }
+    let add = [
+        "user",
+        "add",
+        "--name",
+        "Ana",
+        "--email",
+        "ana@example.com",
+        "--role",
+        "admin",
+        "--password-stdin",
+    ];
+    let ended = run(&add, &here, "una contraseña").await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let ended = run(&["export", "--kind", "events", "--reveal"], &here, "").await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("user.registered"), "{ended:?}");
 }
