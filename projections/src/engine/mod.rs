@@ -41,10 +41,14 @@ pub const BATCH_EVENTS_MAX: i64 = 2_000;
 /// another replica may be the one that folds.
 const WAIT_POLL: Duration = Duration::from_millis(25);
 
-/// Lets a transaction's commit not wait for the disk. What a crash takes away
-/// then are the last turns as a whole, rows and checkpoints, and they are done
-/// again. Whatever the ledger takes later waits for the disk, for these too.
-const UNHURRIED: &str = "set_config('synchronous_commit', 'off', true)";
+/// How a transaction folds. Its commit does not wait for the disk: what a crash
+/// takes away then are the last turns as a whole, rows and checkpoints, and they
+/// are done again; whatever the ledger takes later waits for the disk, for these
+/// too. And it finds rows by their keys: statistics of a table that was empty a
+/// minute ago would have it read the whole of it in each turn.
+const FOLDING: &str = "set_config('synchronous_commit', 'off', true), \
+    set_config('enable_seqscan', 'off', true), \
+    set_config('plan_cache_mode', 'force_generic_plan', true)";
 
 /// A set of tables that are folded together from the ledger.
 #[async_trait]
@@ -358,7 +362,7 @@ async fn claim(
     projection: &dyn Projection,
 ) -> anyhow::Result<Option<Checkpoint>> {
     let sql = format!(
-        "select version, position, {UNHURRIED} from projection_checkpoints
+        "select version, position, {FOLDING} from projection_checkpoints
          where name = $1 and build = 'live' for update skip locked"
     );
     let found = sqlx::query_as(&sql)
