@@ -354,7 +354,7 @@ async fn replay_folds_one_or_all_anew_and_tells_what_was_wrong() {
     app.stop().await;
 }
 
-fn database_url(app: &TestApp) -> String {
+pub fn database_url(app: &TestApp) -> String {
     postgres::named(app.pool.connect_options().get_database().unwrap())
 }
 

@@ -13,7 +13,7 @@ use crate::harness::read_models::assert_equal_a_rebuild;
 use crate::replicas::two;
 
 /// A person: no stem and no accent changes these words.
-struct Person {
+pub struct Person {
     digits: &'static str,
     name: &'static str,
     words: &'static str,
@@ -21,13 +21,13 @@ struct Person {
     n: &'static str,
 }
 
-const ZOE: Person = Person {
+pub const ZOE: Person = Person {
     digits: "573007654321",
     name: "Zwqtrk",
     words: "xklmprst",
     n: "7",
 };
-const EVA: Person = Person {
+pub const EVA: Person = Person {
     digits: "573001112233",
     name: "Evvbnmk",
     words: "qqwwrrtt",
@@ -48,7 +48,7 @@ impl Person {
             .to_vec()
     }
 
-    fn of(&self, path: &str) -> Vec<u8> {
+    pub fn of(&self, path: &str) -> Vec<u8> {
         let swaps = [
             ("5491133334444", self.digits),
             ("5491112345678", self.digits),
@@ -225,7 +225,7 @@ fn dump(app: &TestApp) -> String {
 }
 
 /// Does what the worker does by itself within a second or so.
-async fn purge(app: &TestApp) {
+pub async fn purge(app: &TestApp) {
     let engine = &app.app().engine;
     // The worker may be at it too, and whoever comes second waits for it.
     let mut turns = tokio::time::interval(std::time::Duration::from_millis(50));
@@ -242,7 +242,7 @@ async fn purge(app: &TestApp) {
     panic!("the read models do not come to an end");
 }
 
-async fn erase(app: &TestApp, person: &Person) -> (u16, Value) {
+pub async fn erase(app: &TestApp, person: &Person) -> (u16, Value) {
     let path = format!("/api/subjects/%2B{}/erase", person.digits);
     answer(app.post_as("admin", &path, &json!({"reason": "Caso 114"}))).await
 }
