@@ -73,12 +73,7 @@ impl From<sqlx::Error> for Error {
 ///
 /// # Errors
 /// [`Error`]; then nothing is erased.
-pub async fn person(
-    app: &App,
-    number: &PhoneNumber,
-    reason: &str,
-    by: &str,
-) -> Result<(Order, Done), Error> {
+pub async fn person(app: &App, number: &PhoneNumber, order: &Order) -> Result<Done, Error> {
     let head = events::head(&app.pool).await?;
     if !app.readable(&READ_MODELS, head).await {
         return Err(Error::Behind);
@@ -87,11 +82,10 @@ pub async fn person(
     let mut conn = app.pool.acquire().await?;
     let streams = subjects::streams(&mut conn, &key).await?;
     drop(conn);
-    let order = order(app, reason, by);
-    let done = erase::person(&app.pool, &order, &key, &streams).await?;
+    let done = erase::person(&app.pool, order, &key, &streams).await?;
     let done = done.ok_or(Error::Unknown)?;
     tracing::info!(erasure = %order.id, keys = done.keys_count, "a person was erased");
-    Ok((order, done))
+    Ok(done)
 }
 
 /// Erases what is older than it may be. Gives how many keys were destroyed.
@@ -110,7 +104,8 @@ pub async fn retain(app: &App) -> anyhow::Result<u64> {
     Ok(keys_count)
 }
 
-fn order(app: &App, reason: &str, by: &str) -> Order {
+/// An erasure that is to be, now.
+pub fn order(app: &App, reason: &str, by: &str) -> Order {
     Order {
         id: app.source.id(),
         at: app.source.now(),
