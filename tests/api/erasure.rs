@@ -18,7 +18,7 @@ pub struct Person {
     pub name: &'static str,
     pub words: &'static str,
     /// What tells their fixtures' ids apart.
-    n: &'static str,
+    pub n: &'static str,
 }
 
 pub const ZOE: Person = Person {
