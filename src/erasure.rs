@@ -8,6 +8,7 @@ use projections::subjects;
 use crate::app::App;
 use crate::ledger::erase::{self, Done, Order};
 use crate::ledger::events;
+use crate::transaction;
 
 /// What says which streams are a person's.
 const READ_MODELS: [&str; 2] = ["interactions", "effects"];
@@ -85,7 +86,20 @@ pub async fn person(app: &App, number: &PhoneNumber, order: &Order) -> Result<Do
     let done = erase::person(&app.pool, order, &key, &streams).await?;
     let done = done.ok_or(Error::Unknown)?;
     tracing::info!(erasure = %order.id, keys = done.keys_count, "a person was erased");
+    if let Err(error) = blank(app, &key).await {
+        tracing::warn!(%error, "who was erased is shown until the read models are folded anew");
+    }
     Ok(done)
+}
+
+/// Nobody is shown what was erased while the read models are folded anew.
+async fn blank(app: &App, phone_key: &str) -> sqlx::Result<()> {
+    for projection in subjects::shown() {
+        let mut tx = transaction::begin(&app.pool).await?;
+        subjects::blank(&mut tx, projection, phone_key).await?;
+        tx.commit().await?;
+    }
+    Ok(())
 }
 
 /// Erases what is older than it may be. Gives how many keys were destroyed.

@@ -78,8 +78,9 @@ impl Api {
     ///
     /// Destroys the keys under which everything that is held of them on the ledger is encrypted: calls, conversations,
     /// messages, recordings, their places in batches and groups. No event changes and every proof holds; what was
-    /// personal in them reads as erased, and statistics stay. The read models are folded anew without it. It cannot be
-    /// undone. 404 for a number of which nothing is held, or that was erased. For the role `admin`.
+    /// personal in them reads as erased, and statistics stay. Interactions, conversations and groups do not show it any
+    /// more; then the read models are folded anew without it. It cannot be undone. 404 for a number of which nothing is
+    /// held, or that was erased. For the role `admin`.
     #[oai(
         path = "/api/subjects/:phone/erase",
         method = "post",

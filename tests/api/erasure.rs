@@ -374,6 +374,46 @@ async fn nothing_is_found_of_a_person_who_was_erased() {
     app.stop().await;
 }
 
+/// Not only once the read models are folded anew, which may take minutes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_shown_of_a_person_from_the_answer_on() {
+    let (app, _sandbox) = world().await;
+    traffic(&app, &ZOE).await;
+    traffic(&app, &EVA).await;
+    let reads = |person: &Person| {
+        let call = format!("conv_000{}example00000000000000000", person.n);
+        [
+            format!("/api/interactions?phone=%2B{}&reveal=true", person.digits),
+            format!("/api/interactions?q={}&reveal=true", person.words),
+            format!("/api/interactions/{call}?reveal=true"),
+            format!("/api/conversations/%2B{}", person.digits),
+            "/api/groups/1/clients?reveal=true".to_owned(),
+            "/api/groups/2/clients?reveal=true".to_owned(),
+        ]
+    };
+    let shown = async |person: &Person| {
+        let mut shown = String::new();
+        for path in reads(person) {
+            let read = ok(app.get_as("supervisor", &path)).await;
+            shown += &read.to_string().to_lowercase();
+        }
+        let traces = person.traces();
+        let is_there = traces.iter().map(|trace| shown.contains(trace));
+        is_there.collect::<Vec<_>>()
+    };
+    let (zoe, eva) = (shown(&ZOE).await, shown(&EVA).await);
+    assert!(zoe[0] && zoe[2] && zoe[3], "{zoe:?}");
+    assert_eq!(erase(&app, &ZOE).await.0, 202);
+    assert_eq!(shown(&ZOE).await, [false; 4]);
+    assert_eq!(shown(&EVA).await, eva);
+    app.settle().await;
+    purge(&app).await;
+    assert_eq!(shown(&ZOE).await, [false; 4]);
+    assert_eq!(shown(&EVA).await, eva);
+    assert_equal_a_rebuild(&app.pool).await;
+    app.stop().await;
+}
+
 #[tokio::test]
 async fn whoever_comes_back_is_somebody_new() {
     let app = TestApp::start().await;
