@@ -596,6 +596,10 @@ async fn replay(
         })?],
     };
     let what = names.join(", ");
+    for name in &names {
+        let (action, target) = ("replay_projection", (*name).to_owned());
+        write_down(&pool, &source, action, target, "begun", None).await?;
+    }
     let rebuilt = engine.rebuild_all(&names, progress_of(&what)).await?;
     let mut last = Ok(());
     for (name, rebuilt) in rebuilt {

@@ -8,6 +8,7 @@ use projections::subjects;
 use crate::app::App;
 use crate::ledger::erase::{self, Done, Order};
 use crate::ledger::events;
+use crate::transaction;
 
 /// What says which streams are a person's.
 const READ_MODELS: [&str; 2] = ["interactions", "effects"];
@@ -73,12 +74,7 @@ impl From<sqlx::Error> for Error {
 ///
 /// # Errors
 /// [`Error`]; then nothing is erased.
-pub async fn person(
-    app: &App,
-    number: &PhoneNumber,
-    reason: &str,
-    by: &str,
-) -> Result<(Order, Done), Error> {
+pub async fn person(app: &App, number: &PhoneNumber, order: &Order) -> Result<Done, Error> {
     let head = events::head(&app.pool).await?;
     if !app.readable(&READ_MODELS, head).await {
         return Err(Error::Behind);
@@ -87,11 +83,23 @@ pub async fn person(
     let mut conn = app.pool.acquire().await?;
     let streams = subjects::streams(&mut conn, &key).await?;
     drop(conn);
-    let order = order(app, reason, by);
-    let done = erase::person(&app.pool, &order, &key, &streams).await?;
+    let done = erase::person(&app.pool, order, &key, &streams).await?;
     let done = done.ok_or(Error::Unknown)?;
     tracing::info!(erasure = %order.id, keys = done.keys_count, "a person was erased");
-    Ok((order, done))
+    if let Err(error) = blank(app, &key).await {
+        tracing::warn!(%error, "who was erased is shown until the read models are folded anew");
+    }
+    Ok(done)
+}
+
+/// Nobody is shown what was erased while the read models are folded anew.
+async fn blank(app: &App, phone_key: &str) -> sqlx::Result<()> {
+    for projection in subjects::shown() {
+        let mut tx = transaction::begin(&app.pool).await?;
+        subjects::blank(&mut tx, projection, phone_key).await?;
+        tx.commit().await?;
+    }
+    Ok(())
 }
 
 /// Erases what is older than it may be. Gives how many keys were destroyed.
@@ -110,7 +118,8 @@ pub async fn retain(app: &App) -> anyhow::Result<u64> {
     Ok(keys_count)
 }
 
-fn order(app: &App, reason: &str, by: &str) -> Order {
+/// An erasure that is to be, now.
+pub fn order(app: &App, reason: &str, by: &str) -> Order {
     Order {
         id: app.source.id(),
         at: app.source.now(),

@@ -11,6 +11,7 @@
 )]
 
 mod backlog;
+mod client;
 mod floor;
 mod ingest;
 mod list;
@@ -52,8 +53,8 @@ struct Options {
     /// Small numbers: a look, not a measurement.
     #[arg(long)]
     quick: bool,
-    /// Only these: ingest, duplicates, large, protection, visible, overload,
-    /// start, backlog, rebuild, full, list, memory.
+    /// Only these: ingest, duplicates, large, protection, erasure, visible,
+    /// overload, start, backlog, rebuild, full, list, memory.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }

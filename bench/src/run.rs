@@ -17,6 +17,8 @@ pub struct Scale {
     pub replay: u64,
     /// Events that are there before the rate is measured again.
     pub full: u64,
+    /// Interactions among which one person is erased.
+    pub interactions: u64,
     pub endurance: Duration,
     pub seconds: u64,
 }
@@ -31,6 +33,7 @@ impl Scale {
         backlog: 1_000_000,
         replay: 100_000,
         full: 5_000_000,
+        interactions: 100_000,
         endurance: Duration::from_secs(600),
         seconds: 20,
     };
@@ -43,6 +46,7 @@ impl Scale {
         backlog: 100_000,
         replay: 10_000,
         full: 200_000,
+        interactions: 10_000,
         endurance: Duration::from_secs(60),
         seconds: 6,
     };
@@ -85,6 +89,7 @@ impl Bench {
         self.server.drop("floor").await?;
         self.ingest().await?;
         self.protection().await?;
+        self.erasure().await?;
         self.visible_and_overload().await?;
         self.backlog_and_rebuild().await?;
         self.full().await?;

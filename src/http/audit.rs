@@ -23,7 +23,7 @@ pub struct Act<'a> {
     pub action: &'static str,
     /// To what: an id, free of personal data.
     pub target: Option<String>,
-    /// `ok`, or the error's code.
+    /// `begun`, `ok`, or the error's code.
     pub outcome: &'a str,
 }
 
@@ -69,11 +69,32 @@ pub async fn append(app: &App, recorded: domain::audit::Recorded) -> Result<i64,
     Ok(receipt.position.unwrap_or_default())
 }
 
+/// Writes down that an act begins, within an act that is [`recorded`]: for one
+/// that cannot be undone, or leaves no events with the actor's name.
+///
+/// # Errors
+/// 503 when it cannot be put on record; then the act must not be.
+pub async fn begin(
+    app: &App,
+    caller: &Caller,
+    action: &'static str,
+    target: Option<String>,
+) -> Result<(), Failure> {
+    let act = Act {
+        caller: Some(caller),
+        action,
+        target,
+        outcome: "begun",
+    };
+    record(app, act).await.map(|_| ())
+}
+
 /// Does something that must be on record: refuses whoever may not, does it,
 /// and writes down what came of it, refusals included, before anybody is
-/// answered. So nothing is shown that is not on record; of a command that was
-/// cut short by the end of the process its own events tell, whose metadata
-/// names the actor and the request.
+/// answered. So nothing is shown that is not on record. An act that changes
+/// something is on record before: by its own events, whose metadata names the
+/// actor and the request, in the transaction that changes it; or else it must
+/// [`begin`].
 ///
 /// # Errors
 /// Those of the act, and 503 when it cannot be put on record.
@@ -104,6 +125,24 @@ pub async fn require(
     let refused = async { Ok(()) };
     let refused = recorded(app, caller, access, action, None, refused).await;
     refused.map(|((), _)| ())
+}
+
+/// What was asked for. Where it cannot be read, whoever may not ask is told
+/// that first, on record.
+///
+/// # Errors
+/// 403, or why it cannot be read; 503 when it cannot be put on record.
+pub async fn readable<T>(
+    app: &App,
+    caller: &Caller,
+    access: Access,
+    action: &'static str,
+    read: Result<T, Failure>,
+) -> Result<T, Failure> {
+    if read.is_err() {
+        require(app, caller, access, action).await?;
+    }
+    read
 }
 
 /// As [`recorded`], for an act that makes what it is done to: only afterwards
@@ -159,7 +198,7 @@ struct RecordView {
     action: String,
     /// To what.
     target: Option<String>,
-    /// `ok`, or an error's code.
+    /// `begun`, `ok`, or an error's code.
     outcome: String,
     /// From which network address.
     from: Option<String>,

@@ -245,7 +245,7 @@ impl Api {
     ) -> Result<Commanded<ReprocessView>, Failure> {
         let caller = Caller::from(auth);
         let target = Some(id.0.to_string());
-        let act = reprocess(&app, id.0);
+        let act = reprocess(&app, &caller, id.0);
         let (view, audited_at) = audit::recorded(
             &app,
             &caller,
@@ -271,7 +271,7 @@ fn webhook(route: &str) -> Result<Webhook, Failure> {
     })
 }
 
-async fn reprocess(app: &App, id: Uuid) -> Result<ReprocessView, Failure> {
+async fn reprocess(app: &App, caller: &Caller, id: Uuid) -> Result<ReprocessView, Failure> {
     let detail = deliveries::get(&app.pool, &app.opener, id).await?;
     let detail = detail.ok_or_else(unknown)?;
     if detail.summary.verdict != Verdict::Quarantined.as_str() {
@@ -321,6 +321,8 @@ async fn reprocess(app: &App, id: Uuid) -> Result<ReprocessView, Failure> {
         body: Bytes::from(detail.body),
         reprocess_of: Some(id),
     };
+    let target = Some(id.to_string());
+    audit::begin(app, caller, "reprocess_delivery", target).await?;
     let Receipt {
         verdict,
         delivery_id,

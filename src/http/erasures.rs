@@ -78,8 +78,9 @@ impl Api {
     ///
     /// Destroys the keys under which everything that is held of them on the ledger is encrypted: calls, conversations,
     /// messages, recordings, their places in batches and groups. No event changes and every proof holds; what was
-    /// personal in them reads as erased, and statistics stay. The read models are folded anew without it. It cannot be
-    /// undone. 404 for a number of which nothing is held, or that was erased. For the role `admin`.
+    /// personal in them reads as erased, and statistics stay. Interactions, conversations and groups do not show it any
+    /// more; then the read models are folded anew without it. It cannot be undone. 404 for a number of which nothing is
+    /// held, or that was erased. For the role `admin`.
     #[oai(
         path = "/api/subjects/:phone/erase",
         method = "post",
@@ -103,21 +104,27 @@ impl Api {
                 let says = format!("must have 1 to {REASON_CHARS_MAX} characters");
                 return Err(Failure::field("reason", says));
             }
-            let erased = erasure::person(&app, &number, reason, &caller.actor()).await;
-            let (order, done) = erased.map_err(refused)?;
+            let order = erasure::order(&app, reason, &caller.actor());
+            audit::begin(&app, &caller, "erase_subject", Some(target(order.id))).await?;
+            let done = erasure::person(&app, &number, &order).await;
+            let done = done.map_err(refused)?;
             Ok(ErasureView {
                 id: order.id,
                 position: done.position,
                 keys_destroyed: i64::try_from(done.keys_count).unwrap_or(i64::MAX),
             })
         };
-        let target = |done: Option<&ErasureView>| done.map(|done| format!("erasure:{}", done.id));
+        let about = |done: Option<&ErasureView>| done.map(|done| target(done.id));
         let (view, audited_at) =
-            audit::recorded_of(&app, &caller, Access::Admin, "erase_subject", target, act).await?;
+            audit::recorded_of(&app, &caller, Access::Admin, "erase_subject", about, act).await?;
         let position = view.position.max(audited_at);
         let body = reply::success(view);
         Ok(Response::new(Erased::Accepted(body)).header("X-Ledger-Position", position.to_string()))
     }
+}
+
+fn target(erasure: Uuid) -> String {
+    format!("erasure:{erasure}")
 }
 
 fn refused(error: Error) -> Failure {

@@ -118,30 +118,34 @@ impl Api {
         to: Query<Option<String>>,
     ) -> Result<File, Failure> {
         let caller = Caller::from(auth);
-        let kind: Option<Kind> = params::word("kind", Some(kind.0))?;
-        let kind = kind.ok_or_else(|| Failure::field("kind", "is missing"))?;
-        let format = params::word::<Format>("format", format.0)?.unwrap_or(Format::Jsonl);
-        let filters = Filters {
-            channel: params::word::<Channel>("channel", channel.0)?,
-            status: params::text("status", status.0)?,
-            direction: params::word::<Direction>("direction", direction.0)?,
-            phone_key: interactions::phone_key(&app, phone.0)?,
-            agent_id: params::text("agent_id", agent_id.0)?,
-            batch_id: params::text("batch_id", batch_id.0)?,
-            q: params::text("q", q.0)?,
-            after: after.0,
-            event_type: params::text("type", r#type.0)?,
-            aggregate_type: params::text("aggregate_type", aggregate_type.0)?,
-            aggregate_id: params::text("aggregate_id", aggregate_id.0)?,
-            verdict: params::word::<Verdict>("verdict", verdict.0)?,
-            provider: params::word::<Provider>("provider", provider.0)?,
-            from: params::time("from", from.0.as_deref())?,
-            to: params::time("to", to.0.as_deref())?,
+        let read = || {
+            let kind: Option<Kind> = params::word("kind", Some(kind.0))?;
+            let kind = kind.ok_or_else(|| Failure::field("kind", "is missing"))?;
+            let format = params::word::<Format>("format", format.0)?.unwrap_or(Format::Jsonl);
+            let filters = Filters {
+                channel: params::word::<Channel>("channel", channel.0)?,
+                status: params::text("status", status.0)?,
+                direction: params::word::<Direction>("direction", direction.0)?,
+                phone_key: interactions::phone_key(&app, phone.0)?,
+                agent_id: params::text("agent_id", agent_id.0)?,
+                batch_id: params::text("batch_id", batch_id.0)?,
+                q: params::text("q", q.0)?,
+                after: after.0,
+                event_type: params::text("type", r#type.0)?,
+                aggregate_type: params::text("aggregate_type", aggregate_type.0)?,
+                aggregate_id: params::text("aggregate_id", aggregate_id.0)?,
+                verdict: params::word::<Verdict>("verdict", verdict.0)?,
+                provider: params::word::<Provider>("provider", provider.0)?,
+                from: params::time("from", from.0.as_deref())?,
+                to: params::time("to", to.0.as_deref())?,
+            };
+            let masked = !reveal.0.unwrap_or(false) && app.config.mask_phone_numbers;
+            let order = Order::new(kind, format, masked, filters);
+            let order = order.map_err(|wrong| Failure::field(wrong.field, wrong.to_string()))?;
+            Ok((format, order))
         };
-        let reveal = reveal.0.unwrap_or(false);
-        let masked = !reveal && app.config.mask_phone_numbers;
-        let order = Order::new(kind, format, masked, filters)
-            .map_err(|wrong| Failure::field(wrong.field, wrong.to_string()))?;
+        let (format, order) =
+            audit::readable(&app, &caller, Access::Auditor, "export", read()).await?;
         let name = |position| {
             let name = order.file_name(position);
             format!("attachment; filename=\"{name}\"")

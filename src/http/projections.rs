@@ -198,6 +198,8 @@ impl Api {
             let unknown =
                 || Failure::not_found("There is no such projection; see GET /api/projections");
             let projection = app.engine.resolve(&name.0).ok_or_else(unknown)?;
+            let target = Some(projection.to_owned());
+            audit::begin(&app, &caller, "replay_projection", target).await?;
             app.engine.request_rebuild(projection).await?;
             Ok(projection)
         };

@@ -55,19 +55,17 @@ impl Api {
         phone: Path<String>,
     ) -> Result<Document, Failure> {
         let caller = Caller::from(auth);
-        let given = params::id(phone.0)?;
-        let given = given.trim();
-        let number = PhoneNumber::parse(given).or_else(|_| PhoneNumber::from_digits(given));
-        let number = number.map_err(|error| Failure::field("phone", error.to_string()))?;
-        let subject = Subject::new(number.as_str(), &app.phone_index);
+        let read = subject(&app, phone.0);
+        let (access, action) = (Access::Auditor, "export_subject");
+        let subject = audit::readable(&app, &caller, access, action, read).await?;
         let act = audit::Act {
             caller: Some(&caller),
-            action: "export_subject",
+            action,
             target: Some(format!("subject:{}", subject.key())),
             outcome: "begun",
         };
         let recorded = act.recorded();
-        let begun = caller.require(Access::Auditor).and_then(|()| {
+        let begun = caller.require(access).and_then(|()| {
             let turn = app.exporting.clone().try_acquire_owned();
             turn.map_err(|_| Failure::unavailable("Too many exports are being made"))
         });
@@ -114,4 +112,12 @@ impl Api {
         let name = "attachment; filename=\"bitacora-subject.json\"".to_owned();
         Ok(Document::Whole(body, name))
     }
+}
+
+fn subject(app: &App, given: String) -> Result<Subject, Failure> {
+    let given = params::id(given)?;
+    let given = given.trim();
+    let number = PhoneNumber::parse(given).or_else(|_| PhoneNumber::from_digits(given));
+    let number = number.map_err(|error| Failure::field("phone", error.to_string()))?;
+    Ok(Subject::new(number.as_str(), &app.phone_index))
 }

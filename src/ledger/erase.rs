@@ -50,9 +50,6 @@ pub async fn person(
 ) -> sqlx::Result<Option<Done>> {
     let mut tx = transaction::begin(pool).await?;
     lock(&mut tx).await?;
-    let mut subjects = vec![Subject::Person(phone_key.to_owned()).name()];
-    let names = streams.iter().map(|(kind, id)| format!("{kind}/{id}"));
-    subjects.extend(names.map(|name| Subject::Stream(name).name()));
     let bodies = keys_of_bodies(&mut tx, streams).await?;
     let keys: Vec<Uuid> = sqlx::query_scalar(
         "update subject_keys set wrapped_key = null, subject = null, erased_at = $3
@@ -62,7 +59,7 @@ pub async fn person(
                      where id = any($2) and subject like 'delivery:%'))
          returning id",
     )
-    .bind(subjects)
+    .bind(subjects_of(phone_key, streams))
     .bind(bodies)
     .bind(order.at)
     .fetch_all(&mut *tx)
@@ -145,6 +142,16 @@ pub async fn older_than(
         position,
         keys_count,
     }))
+}
+
+/// Whose keys are a person's: theirs, and those of what is theirs without
+/// naming them.
+pub(super) fn subjects_of(phone_key: &str, streams: &[(String, String)]) -> Vec<String> {
+    let person = Subject::Person(phone_key.to_owned());
+    let streams = streams.iter().map(|(kind, id)| format!("{kind}/{id}"));
+    let streams = streams.map(Subject::Stream);
+    let subjects = std::iter::once(person).chain(streams);
+    subjects.map(|subject| subject.name()).collect()
 }
 
 async fn lock(conn: &mut PgConnection) -> sqlx::Result<()> {

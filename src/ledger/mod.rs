@@ -10,6 +10,7 @@ pub mod deliveries;
 mod entry;
 pub mod erase;
 pub mod events;
+pub mod held;
 mod keyring;
 pub mod lines;
 pub mod log;

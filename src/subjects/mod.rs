@@ -1,20 +1,19 @@
 //! All that is held of a person, by their number: one JSON document, made part
 //! by part, so that memory does not grow with it.
 
-use std::collections::BTreeSet;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use domain::PhoneIndex;
+use futures_util::TryStreamExt;
 use projections::Opener;
 use projections::interactions::{self, Cursor, Filter};
+use projections::subjects::streams;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sqlx::PgPool;
-use uuid::Uuid;
 
 use crate::export::{Made, Parts};
-use crate::ledger::{deliveries, events};
+use crate::ledger::{deliveries, events, held};
 
 /// Interactions that are read at once.
 const INTERACTIONS: i64 = 50;
@@ -132,11 +131,12 @@ pub async fn export(
         text,
         is_first: true,
     };
-    let brought = write_interactions((pool, opener), subject, &mut document).await?;
+    write_interactions((pool, opener), subject, &mut document).await?;
     let effects = write_tables(pool, subject, &mut document).await?;
     write_events((pool, opener), subject, effects, &mut document).await?;
     document.begin("deliveries");
-    for id in brought {
+    let streams = streams(&mut *pool.acquire().await?, &subject.phone_key).await?;
+    for id in held::deliveries_of(pool, &subject.phone_key, &streams).await? {
         if let Some(delivery) = deliveries::get(pool, opener, id).await? {
             document.add(&shown(delivery)).await?;
         }
@@ -146,18 +146,17 @@ pub async fn export(
     document.hand_on().await
 }
 
-/// Interactions with calls, messages, transcripts and events. Gives the
-/// deliveries that brought them.
+/// Interactions with calls, messages, transcripts and events.
 async fn write_interactions(
     (pool, opener): (&PgPool, &Opener),
     subject: &Subject,
     document: &mut Document<'_>,
-) -> anyhow::Result<BTreeSet<Uuid>> {
+) -> anyhow::Result<()> {
     let filter = Filter {
         phone_key: Some(subject.phone_key.clone()),
         ..Filter::default()
     };
-    let (mut after, mut brought): (Option<Cursor>, _) = (None, BTreeSet::new());
+    let mut after: Option<Cursor> = None;
     document.begin("interactions");
     loop {
         let mut conn = pool.acquire().await?;
@@ -168,12 +167,11 @@ async fn write_interactions(
             let Some(detail) = interactions::detail(&mut conn, opener, &row.id).await? else {
                 continue;
             };
-            brought.extend(detail.events.iter().filter_map(|event| event.delivery_id));
             document.add(&detail).await?;
         }
     }
     document.end();
-    Ok(brought)
+    Ok(())
 }
 
 /// Rows of the read models. Gives the ids of the effects.
@@ -190,13 +188,12 @@ async fn write_tables(
             "select to_json(t)::text from {table} t
              where ({found_by}) and coalesce($1, $2, $3) is not null"
         );
-        let rows: Vec<String> = sqlx::query_scalar(&sql)
+        let mut rows = sqlx::query_scalar::<_, String>(&sql)
             .bind(&subject.phone)
             .bind(&subject.phone_key)
             .bind(&subject.conversation_id)
-            .fetch_all(pool)
-            .await?;
-        for row in rows {
+            .fetch(pool);
+        while let Some(row) = rows.try_next().await? {
             let mut row: Map<String, Value> = serde_json::from_str(&row)?;
             row.retain(|column, _| !ours.contains(&column.as_str()));
             if let ("effects", Some(id)) = (*table, row.get("id").and_then(Value::as_str)) {
@@ -252,6 +249,7 @@ fn shown(delivery: deliveries::Detail) -> Value {
         "provider": delivery.summary.provider,
         "route": delivery.summary.route,
         "received_at": delivery.summary.received_at,
+        "verdict": delivery.summary.verdict,
         "headers": delivery.headers,
         "body": String::from_utf8(delivery.body.clone()).ok(),
         "body_base64": STANDARD.encode(&delivery.body),

@@ -328,7 +328,7 @@ async fn replay_folds_one_or_all_anew_and_tells_what_was_wrong() {
     assert_eq!(
         ended.stdout,
         format!(
-            "interactions: rebuilt up to position 1\n  interactions: 1 rows differ from before\n    \
+            "interactions: rebuilt up to position 2\n  interactions: 1 rows differ from before\n    \
              {id}: otherwise than before\n"
         ),
         "by the name of a table of it"
@@ -354,7 +354,7 @@ async fn replay_folds_one_or_all_anew_and_tells_what_was_wrong() {
     app.stop().await;
 }
 
-fn database_url(app: &TestApp) -> String {
+pub fn database_url(app: &TestApp) -> String {
     postgres::named(app.pool.connect_options().get_database().unwrap())
 }
 

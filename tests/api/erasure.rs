@@ -13,21 +13,21 @@ use crate::harness::read_models::assert_equal_a_rebuild;
 use crate::replicas::two;
 
 /// A person: no stem and no accent changes these words.
-struct Person {
-    digits: &'static str,
-    name: &'static str,
-    words: &'static str,
+pub struct Person {
+    pub digits: &'static str,
+    pub name: &'static str,
+    pub words: &'static str,
     /// What tells their fixtures' ids apart.
-    n: &'static str,
+    pub n: &'static str,
 }
 
-const ZOE: Person = Person {
+pub const ZOE: Person = Person {
     digits: "573007654321",
     name: "Zwqtrk",
     words: "xklmprst",
     n: "7",
 };
-const EVA: Person = Person {
+pub const EVA: Person = Person {
     digits: "573001112233",
     name: "Evvbnmk",
     words: "qqwwrrtt",
@@ -35,7 +35,7 @@ const EVA: Person = Person {
 };
 
 impl Person {
-    fn number(&self) -> String {
+    pub fn number(&self) -> String {
         format!("+{}", self.digits)
     }
 
@@ -48,7 +48,7 @@ impl Person {
             .to_vec()
     }
 
-    fn of(&self, path: &str) -> Vec<u8> {
+    pub fn of(&self, path: &str) -> Vec<u8> {
         let swaps = [
             ("5491133334444", self.digits),
             ("5491112345678", self.digits),
@@ -225,7 +225,7 @@ fn dump(app: &TestApp) -> String {
 }
 
 /// Does what the worker does by itself within a second or so.
-async fn purge(app: &TestApp) {
+pub async fn purge(app: &TestApp) {
     let engine = &app.app().engine;
     // The worker may be at it too, and whoever comes second waits for it.
     let mut turns = tokio::time::interval(std::time::Duration::from_millis(50));
@@ -242,7 +242,7 @@ async fn purge(app: &TestApp) {
     panic!("the read models do not come to an end");
 }
 
-async fn erase(app: &TestApp, person: &Person) -> (u16, Value) {
+pub async fn erase(app: &TestApp, person: &Person) -> (u16, Value) {
     let path = format!("/api/subjects/%2B{}/erase", person.digits);
     answer(app.post_as("admin", &path, &json!({"reason": "Caso 114"}))).await
 }
@@ -323,8 +323,8 @@ async fn nothing_is_found_of_a_person_who_was_erased() {
     assert_eq!(statistics(&app).await, before);
     assert_eq!(
         app.count("select count(*) from events").await,
-        events + 2,
-        "the erasure and its record"
+        events + 3,
+        "the erasure, and its records before and after"
     );
     let key = app.app().phone_index.key(&ZOE.number());
     let still: i64 = sqlx::query_scalar("select (select count(*) from subject_keys where subject like '%' || $1)
@@ -371,6 +371,46 @@ async fn nothing_is_found_of_a_person_who_was_erased() {
         (404, &json!("not_found")),
         "{body}"
     );
+    app.stop().await;
+}
+
+/// Not only once the read models are folded anew, which may take minutes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_shown_of_a_person_from_the_answer_on() {
+    let (app, _sandbox) = world().await;
+    traffic(&app, &ZOE).await;
+    traffic(&app, &EVA).await;
+    let reads = |person: &Person| {
+        let call = format!("conv_000{}example00000000000000000", person.n);
+        [
+            format!("/api/interactions?phone=%2B{}&reveal=true", person.digits),
+            format!("/api/interactions?q={}&reveal=true", person.words),
+            format!("/api/interactions/{call}?reveal=true"),
+            format!("/api/conversations/%2B{}", person.digits),
+            "/api/groups/1/clients?reveal=true".to_owned(),
+            "/api/groups/2/clients?reveal=true".to_owned(),
+        ]
+    };
+    let shown = async |person: &Person| {
+        let mut shown = String::new();
+        for path in reads(person) {
+            let read = ok(app.get_as("supervisor", &path)).await;
+            shown += &read.to_string().to_lowercase();
+        }
+        let traces = person.traces();
+        let is_there = traces.iter().map(|trace| shown.contains(trace));
+        is_there.collect::<Vec<_>>()
+    };
+    let (zoe, eva) = (shown(&ZOE).await, shown(&EVA).await);
+    assert!(zoe[0] && zoe[2] && zoe[3], "{zoe:?}");
+    assert_eq!(erase(&app, &ZOE).await.0, 202);
+    assert_eq!(shown(&ZOE).await, [false; 4]);
+    assert_eq!(shown(&EVA).await, eva);
+    app.settle().await;
+    purge(&app).await;
+    assert_eq!(shown(&ZOE).await, [false; 4]);
+    assert_eq!(shown(&EVA).await, eva);
+    assert_equal_a_rebuild(&app.pool).await;
     app.stop().await;
 }
 
@@ -438,7 +478,8 @@ async fn only_an_admin_erases_and_only_who_is_known() {
     );
     app.settle().await;
     let log = app.read("/api/audit-log?action=erase_subject").await;
-    assert_eq!(log["data"].as_array().unwrap().len(), 7);
+    // Of the one who is unknown, that it began too.
+    assert_eq!(log["data"].as_array().unwrap().len(), 8);
     assert!(!log.to_string().contains(&ZOE.digits[2..]));
     app.stop().await;
 }

@@ -109,7 +109,7 @@ fn same_time(a: &str, b: &str) -> bool {
 /// What was exported; who, how, and with what outcome.
 async fn on_record(app: &TestApp) -> Vec<(String, String, String, Value)> {
     app.settle().await;
-    let sql = "select actor, target, outcome, coalesce(detail, '{}') from audit_log
+    let sql = "select actor, coalesce(target, ''), outcome, coalesce(detail, '{}') from audit_log
                where action = 'export' order by position";
     let rows: Vec<(String, String, String, String)> =
         sqlx::query_as(sql).fetch_all(&app.pool).await.unwrap();
@@ -258,7 +258,12 @@ async fn an_export_is_on_record_before_its_first_byte_and_at_its_end() {
             }
         }
     }
-    let refused = on_record(&app).await.len();
+    // Who may not is told that, whatever was asked.
+    let wrong = "/api/export?kind=nothing";
+    assert_eq!(answer(app.get_as("agent", wrong)).await.0, 403);
+    let refused = on_record(&app).await;
+    assert_eq!(refused.last().unwrap().2, "forbidden");
+    let refused = refused.len();
     let phone = "phone=%2B573001234567&q=secreto";
     let made = file(&app, &format!("kind=interactions&{phone}&reveal=true")).await;
     let mut rows = on_record(&app).await.split_off(refused);

@@ -1,10 +1,16 @@
 //! All that is held of a person.
 
+use std::collections::BTreeSet;
+
+use bitacora::providers::Webhook;
+use chrono::Duration;
 use serde_json::{Value, json};
 
+use crate::erasure::{EVA, Person, ZOE};
 use crate::harness::TestApp;
 use crate::harness::app::{answer, ok};
 use crate::interactions::send_everything;
+use crate::reprocess::{put_aside, reprocess};
 
 const CLIENT: &str = "+5491133334444";
 
@@ -80,5 +86,75 @@ async fn a_person_gets_all_that_is_held_of_them_and_nothing_of_others() {
     assert_eq!(told[4..], ["forbidden"; 3].map(expected));
     let told: Value = json!(told);
     assert!(!told.to_string().contains("549113333"));
+    app.stop().await;
+}
+
+/// The ids of all deliveries.
+async fn deliveries(app: &TestApp) -> BTreeSet<String> {
+    let sql = "select id::text from deliveries";
+    let ids: Vec<String> = sqlx::query_scalar(sql).fetch_all(&app.pool).await.unwrap();
+    ids.into_iter().collect()
+}
+
+/// What brings events, and what brings none.
+async fn send(app: &TestApp, person: &Person) {
+    let call = person.of("elevenlabs/post_call_transcription.json");
+    let failure = person.of("elevenlabs/call_initiation_failure.twilio.json");
+    let failure = String::from_utf8(failure).unwrap();
+    let failure = failure.replace("conv_0", &format!("conv_{}", person.n));
+    let message = |sid: &str| {
+        let body = format!(
+            "MessageSid=SM{sid}{}&From=whatsapp%3A%2B{}&To=whatsapp%3A%2B14155238886&Body={}",
+            person.n, person.digits, person.words
+        );
+        app.twilio("/webhook/twilio/incoming", body)
+    };
+    ok(message("1")).await;
+    // Once more, and with other bytes.
+    let other_bytes = [&call[..], b" "].concat();
+    for body in [&call, &call, &other_bytes] {
+        ok(app.elevenlabs(body.clone())).await;
+    }
+    let kind = "application/json";
+    let older = put_aside(app, Webhook::ElevenlabsCall, kind, failure.into_bytes()).await;
+    let again = ok(reprocess(app, &older)).await;
+    assert_eq!(again["data"]["status"], "accepted");
+    app.clock.advance(Duration::days(1));
+    ok(app.elevenlabs(call)).await;
+    // Its facts cannot be stored, so it is put aside, under the person's key.
+    let refuse = "
+        create function refuse() returns trigger language plpgsql as
+            $$ begin raise exception 'not storable' using errcode = '22000'; end $$;
+        create trigger refuse before insert on events
+            for each row when (new.event_type = 'message.received') execute function refuse()";
+    sqlx::raw_sql(refuse).execute(&app.pool).await.unwrap();
+    ok(message("2")).await;
+    let allow = "drop trigger refuse on events; drop function refuse";
+    sqlx::raw_sql(allow).execute(&app.pool).await.unwrap();
+    app.settle().await;
+}
+
+#[tokio::test]
+async fn deliveries_that_brought_no_event_are_a_persons_too() {
+    let app = TestApp::start().await;
+    for person in [&ZOE, &EVA] {
+        let before = deliveries(&app).await;
+        send(&app, person).await;
+        let sent = &deliveries(&app).await - &before;
+        assert_eq!(sent.len(), 8);
+        let path = format!("/api/subjects/%2B{}/export", person.digits);
+        let all = ok(app.get_as("admin", &path)).await;
+        let rows = all["deliveries"].as_array().unwrap();
+        let ids = rows
+            .iter()
+            .map(|row| row["id"].as_str().unwrap().to_owned());
+        assert_eq!(ids.collect::<BTreeSet<_>>(), sent, "{rows:?}");
+        for row in rows {
+            let body = row["body"].as_str().unwrap();
+            assert!(body.contains(person.digits), "{row}");
+        }
+        let aside = rows.iter().filter(|row| row["verdict"] == "quarantined");
+        assert_eq!(aside.count(), 2);
+    }
     app.stop().await;
 }

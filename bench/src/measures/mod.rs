@@ -1,5 +1,6 @@
 //! The measures, by what is looked at, as lines of the report.
 
+mod erasure;
 mod folding;
 mod full;
 mod latency;

@@ -27,7 +27,7 @@ pub struct Recorded {
     /// To what: an id, free of personal data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// `ok`, or the error's code.
+    /// `begun`, `ok`, or the error's code.
     pub outcome: String,
     /// The caller's network address. Personal.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -136,13 +136,16 @@ impl Api {
     ) -> Result<Commanded<PreparedView>, Failure> {
         let caller = Caller::from(auth);
         let about = Some(target(id.0));
-        let act = async { Ok(calls::prepare_agent(&app, id.0, body.0.user_id).await?) };
+        let act = async {
+            audit::begin(&app, &caller, "prepare_group_agent", about.clone()).await?;
+            Ok(calls::prepare_agent(&app, id.0, body.0.user_id).await?)
+        };
         let (prepared, position) = audit::recorded(
             &app,
             &caller,
             Access::Operate,
             "prepare_group_agent",
-            about,
+            about.clone(),
             act,
         )
         .await?;

@@ -1,6 +1,7 @@
 //! The transparency log: sealing, proofs, and what is found when somebody
 //! tampers with the ledger.
 
+mod erased;
 mod proofs;
 mod sealing;
 mod tamper;

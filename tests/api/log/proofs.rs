@@ -14,7 +14,7 @@ use crate::harness::TestApp;
 use crate::harness::app::{answer, ok};
 
 /// An event as a stranger reads it, by text.
-async fn event(pool: &PgPool, position: i64) -> EventLine {
+pub(super) async fn event(pool: &PgPool, position: i64) -> EventLine {
     let row: Value = sqlx::query_scalar(
         "select json_build_object('position', position, 'aggregate_type', aggregate_type,
             'aggregate_id', aggregate_id, 'sequence', sequence, 'event_type', event_type,
@@ -29,7 +29,7 @@ async fn event(pool: &PgPool, position: i64) -> EventLine {
     serde_json::from_value(row).unwrap()
 }
 
-async fn delivery(pool: &PgPool, id: Uuid) -> DeliveryLine {
+pub(super) async fn delivery(pool: &PgPool, id: Uuid) -> DeliveryLine {
     let row: Value = sqlx::query_scalar(
         "select json_build_object('id', id, 'seq', seq, 'provider', provider, 'route', route,
             'verdict', verdict, 'reason', reason, 'authentication', authentication,
@@ -48,7 +48,7 @@ async fn delivery(pool: &PgPool, id: Uuid) -> DeliveryLine {
     serde_json::from_value(row).unwrap()
 }
 
-async fn proof(app: &TestApp, path: &str) -> Proof {
+pub(super) async fn proof(app: &TestApp, path: &str) -> Proof {
     let text = ok(app.get_as("auditor", path)).await;
     Proof::read(text.as_str().unwrap()).unwrap()
 }
