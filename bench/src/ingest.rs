@@ -104,14 +104,16 @@ pub async fn measure(contest: &Contest<'_>, next: &mut u64) -> anyhow::Result<Me
         true => Some(start_stock(server).await?),
         false => None,
     };
-    // Plans, pages and connections are made in a round that does not count.
+    // Plans, pages and connections are made in a round that does not count. One
+    // checkpoint before all, and not before each: right after it every page that
+    // is touched is logged whole, of which a server that runs all day sees little.
+    server.run("postgres", "checkpoint").await?;
     let mut rounds = Rounds::default();
     send(&ours, requests(next, effort.webhooks / 4, variant)).await?;
     if let Some(stock) = &stock {
         send(stock, requests(next, effort.webhooks / 40, variant)).await?;
     }
     for round in 0..effort.rounds {
-        server.run("postgres", "checkpoint").await?;
         rounds.floor.push(
             floor::insert(
                 server,
@@ -122,14 +124,12 @@ pub async fn measure(contest: &Contest<'_>, next: &mut u64) -> anyhow::Result<Me
             )
             .await?,
         );
-        server.run("postgres", "checkpoint").await?;
         let requests_now = requests(next, effort.webhooks, variant);
         let before = (ours.cpu(), process::postgres_cpu(server.postmaster));
         let outcome = send(&ours, requests_now).await?;
         let after = (ours.cpu(), process::postgres_cpu(server.postmaster));
         rounds.push(&outcome, after.0 - before.0, after.1 - before.1);
         if let Some(stock) = &stock {
-            server.run("postgres", "checkpoint").await?;
             let outcome = send(stock, requests(next, effort.webhooks / 10, variant)).await?;
             rounds.stock.push(outcome.rate());
         }

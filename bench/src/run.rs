@@ -96,7 +96,7 @@ impl Bench {
         self.memory().await?;
         let how = format!(
             "**How**: {} rounds of each in turn, medians; {} webhooks over {} connections against {} s of pgbench with 64 \
-             clients; a checkpoint before each.{}",
+             clients; a checkpoint before the first round.{}",
             self.scale.effort.rounds,
             self.scale.effort.webhooks,
             ingest::CONNECTIONS,
