@@ -45,9 +45,11 @@ const WAIT_POLL: Duration = Duration::from_millis(25);
 /// takes away then are the last turns as a whole, rows and checkpoints, and they
 /// are done again; whatever the ledger takes later waits for the disk, for these
 /// too. And it finds rows by their keys: statistics of a table that was empty a
-/// minute ago would have it read the whole of it in each turn.
+/// minute ago would have it read the whole of it in each turn. (Where a table
+/// must be read whole, that is priced as if it were worth compiling the plan.)
 const FOLDING: &str = "set_config('synchronous_commit', 'off', true), \
     set_config('enable_seqscan', 'off', true), \
+    set_config('jit', 'off', true), \
     set_config('plan_cache_mode', 'force_generic_plan', true)";
 
 /// A set of tables that are folded together from the ledger.
