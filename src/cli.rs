@@ -600,6 +600,9 @@ async fn replay(
         let (action, target) = ("replay_projection", (*name).to_owned());
         write_down(&pool, &source, action, target, "begun", None).await?;
     }
+    // Where no service does: rows that know less of the ledger cannot be
+    // compared. Of one that has stopped, its rebuild is what matters.
+    let _ = engine.run_all(names.iter().copied()).await;
     let rebuilt = engine.rebuild_all(&names, progress_of(&what)).await?;
     let mut last = Ok(());
     for (name, rebuilt) in rebuilt {

@@ -351,7 +351,12 @@ async fn replay_folds_one_or_all_anew_and_tells_what_was_wrong() {
     );
     assert!(ended.stderr.contains(&says), "{ended:?}");
     assert_equal_a_rebuild(&app.pool).await;
+    // It compares though no service is there to fold what it puts on record.
     app.stop().await;
+    let mut conn = PgConnection::connect(&url).await.unwrap();
+    sqlx::query(by_hand).execute(&mut conn).await.unwrap();
+    let ended = replay("interactions").await;
+    assert!(ended.stdout.contains("1 rows differ"), "{ended:?}");
 }
 
 pub fn database_url(app: &TestApp) -> String {
