@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::harness::app::{ELEVENLABS_TOKEN, MASTER_KEY, ok};
-use crate::harness::program::{Program, SETTINGS, run};
+use crate::harness::program::{Program, SETTINGS, add_ana, run};
 use crate::harness::read_models::assert_equal_a_rebuild;
 use crate::harness::{TestApp, fixture, postgres};
 
@@ -228,28 +228,8 @@ async fn a_database_that_a_newer_version_migrated_is_left_alone() {
 async fn somebody_who_was_added_may_log_in_and_nobody_is_added_badly() {
     let app = TestApp::start().await;
     let url = database_url(&app);
-    let add = |email: &'static str, password: &'static str| {
-        let args = [
-            "user",
-            "add",
-            "--name",
-            "Ana",
-            "--email",
-            email,
-            "--role",
-            "admin",
-            "--password-stdin",
-        ];
-        let url = url.clone();
-        async move {
-            run(
-                &args,
-                &[("DATABASE_URL", &url), ("MASTER_KEY", MASTER_KEY)],
-                password,
-            )
-            .await
-        }
-    };
+    let settings = [("DATABASE_URL", url.as_str()), ("MASTER_KEY", MASTER_KEY)];
+    let add = |email, password| add_ana(email, &settings, password);
     // A line end is the shell's, and no part of the password.
     let ended = add("Ana@Example.com", "una contraseña\n").await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -452,18 +432,7 @@ async fn a_local_ledger_is_exported_with_the_keys_that_lie_beside_it() {
         );
         assert!(!dir.path().join("data").exists());
     }
-    let add = [
-        "user",
-        "add",
-        "--name",
-        "Ana",
-        "--email",
-        "ana@example.com",
-        "--role",
-        "admin",
-        "--password-stdin",
-    ];
-    let ended = run(&add, &here, "una contraseña").await;
+    let ended = add_ana("ana@example.com", &here, "una contraseña").await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let ended = run(&["export", "--kind", "events", "--reveal"], &here, "").await;
     assert_eq!(ended.code, Some(0), "{ended:?}");

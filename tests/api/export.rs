@@ -12,7 +12,7 @@ use parquet::record::Field;
 use serde_json::{Value, json};
 
 use crate::harness::app::{answer, ok, opener};
-use crate::harness::program::{SETTINGS, run};
+use crate::harness::program::{SETTINGS, add_ana, run};
 use crate::harness::{TestApp, fixture, postgres};
 use crate::interactions::send_everything;
 use crate::log::{seal_all, verifiers};
@@ -407,22 +407,7 @@ async fn an_export_that_nobody_reads_to_its_end_is_cut_short() {
 async fn the_command_writes_a_file_and_is_on_record() {
     let url = postgres::fresh_database().await;
     let settings = [SETTINGS, &[("DATABASE_URL", url.as_str())]].concat();
-    let ended = run(
-        &[
-            "user",
-            "add",
-            "--name",
-            "Ana",
-            "--email",
-            "ana@example.com",
-            "--role",
-            "admin",
-            "--password-stdin",
-        ],
-        &settings,
-        "una contraseña larga",
-    )
-    .await;
+    let ended = add_ana("ana@example.com", &settings, "una contraseña larga").await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.jsonl");

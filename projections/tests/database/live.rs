@@ -1,12 +1,12 @@
 //! Following the ledger: each event once, whatever happens on the way.
 
-use sqlx::Connection;
 use std::time::Duration;
 
 use domain::Provider;
 use domain::message::Status;
 use projections::Progress;
 use projections::engine::{Rebuild, State};
+use sqlx::Connection;
 
 use crate::facts::*;
 use crate::harness::*;

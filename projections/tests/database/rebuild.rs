@@ -1,12 +1,12 @@
 //! Rebuilding beside the live tables, while everybody goes on.
 
-use sqlx::Connection;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use projections::engine::{Difference, DifferentRow, Rebuild};
 use projections::{Progress, interactions};
+use sqlx::Connection;
 use tokio::sync::Notify;
 
 use crate::facts::*;

@@ -76,6 +76,13 @@ pub async fn run(args: &[&str], settings: &[(&str, &str)], stdin: &str) -> Ended
     }
 }
 
+/// `bitacora user add`: Ana, an admin.
+pub async fn add_ana(email: &str, settings: &[(&str, &str)], password: &str) -> Ended {
+    let user = ["user", "add", "--name", "Ana", "--role", "admin"];
+    let args = [&user[..], &["--email", email, "--password-stdin"]].concat();
+    run(&args, settings, password).await
+}
+
 /// `bitacora serve`, running.
 pub struct Program {
     pub url: String,
