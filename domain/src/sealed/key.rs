@@ -8,15 +8,12 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
 
+use super::packing::{pack, unpack};
+
 /// The form of a wrapped key.
 const WRAPPED_V1: u8 = 1;
 /// Bytes that tell master keys apart.
 const MASTER_ID_BYTES: usize = 4;
-/// The first byte of what is encrypted: how the rest is packed.
-const PLAIN: u8 = 0;
-const LZ4: u8 = 1;
-/// Bytes from which on packing is worth it.
-const PACKED_BYTES_MIN: usize = 128;
 
 /// The key of one subject. AES-256-GCM-SIV under one nonce: the same text under
 /// the same key gives the same bytes, by which repeats are recognised, and
@@ -63,32 +60,6 @@ impl SubjectKey {
             aad: what,
         };
         unpack(self.cipher().decrypt(&Nonce::default(), message).ok()?)
-    }
-}
-
-/// What is encrypted cannot be compressed any more, so it is done before.
-fn pack(plain: &[u8]) -> Vec<u8> {
-    if plain.len() >= PACKED_BYTES_MIN {
-        let mut packed = vec![LZ4];
-        packed.extend(lz4_flex::compress_prepend_size(plain));
-        if packed.len() < plain.len() {
-            return packed;
-        }
-    }
-    let mut packed = Vec::with_capacity(plain.len() + 1);
-    packed.push(PLAIN);
-    packed.extend_from_slice(plain);
-    packed
-}
-
-fn unpack(mut packed: Vec<u8>) -> Option<Vec<u8>> {
-    match *packed.first()? {
-        PLAIN => {
-            packed.remove(0);
-            Some(packed)
-        }
-        LZ4 => lz4_flex::decompress_size_prepended(&packed[1..]).ok(),
-        _ => None,
     }
 }
 

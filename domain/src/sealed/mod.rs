@@ -7,6 +7,7 @@
 
 mod body;
 mod key;
+mod packing;
 mod payload;
 
 pub use body::{body_key_id, open_body, seal_body};
