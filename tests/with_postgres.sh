@@ -15,7 +15,7 @@ if [ "$(id -u)" -eq 0 ]; then
 fi
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 case ${DURABLE:-0} in
-  1) settings='-c shared_buffers=1GB -c min_wal_size=1GB -c max_wal_size=8GB -c checkpoint_timeout=15min -c wal_compression=lz4' ;;
+  1) settings='-c shared_buffers=1GB -c min_wal_size=4GB -c max_wal_size=8GB -c checkpoint_timeout=15min -c wal_compression=lz4' ;;
   *) settings='-c fsync=off -c synchronous_commit=off -c full_page_writes=off' ;;
 esac
 cd "$dir"

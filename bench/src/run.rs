@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::Options;
-use crate::floor;
 use crate::ingest::{self, Contest, Effort, Measured, Variant};
 use crate::report::{self, Report};
 use crate::server::Server;
@@ -76,17 +75,8 @@ impl Bench {
     /// Measures and writes the report.
     pub async fn run(&mut self) -> anyhow::Result<()> {
         let machine = report::machine(&self.server).await?;
-        // The log's files are made once and used again from then on.
-        eprintln!("warming the server up");
-        floor::insert(
-            &self.server,
-            8192,
-            false,
-            u64::from(u32::MAX) / 8,
-            self.scale.seconds,
-        )
-        .await?;
-        self.server.drop("floor").await?;
+        eprintln!("making the files of PostgreSQL's log, as a server that has run has them");
+        self.server.warm_up().await?;
         self.ingest().await?;
         self.protection().await?;
         self.erasure().await?;
@@ -96,7 +86,7 @@ impl Bench {
         self.memory().await?;
         let how = format!(
             "**How**: {} rounds of each in turn, medians; {} webhooks over {} connections against {} s of pgbench with 64 \
-             clients; a checkpoint before the first round.{}",
+             clients; the files of the log made and a checkpoint before the first round.{}",
             self.scale.effort.rounds,
             self.scale.effort.webhooks,
             ingest::CONNECTIONS,

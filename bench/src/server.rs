@@ -87,6 +87,28 @@ impl Server {
         self.run("postgres", &drop).await
     }
 
+    /// Makes the files of the log, as many as the server keeps
+    /// (`min_wal_size`), as one that has run for some days has them. A new one
+    /// is 16 MiB of zeros and a flush, for which every commit waits.
+    ///
+    /// # Errors
+    /// When the server refuses: it must be its superuser who asks.
+    pub async fn warm_up(&self) -> anyhow::Result<()> {
+        let make_files = "do $$
+            declare
+                files bigint := pg_size_bytes(current_setting('min_wal_size'))
+                    / pg_size_bytes(current_setting('wal_segment_size'));
+            begin
+                for n in 1..files loop
+                    perform pg_logical_emit_message(false, 'bench', '');
+                    perform pg_switch_wal();
+                end loop;
+            end $$";
+        self.run("postgres", make_files).await?;
+        // Those that are behind it are used again.
+        self.run("postgres", "checkpoint").await
+    }
+
     /// One value of one row.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //! zstd is given a dictionary that knows them: `packing_1.txt`, made once of
 //! the providers' documented examples and the shapes of our own events. What
 //! was packed with it is opened with it for ever: it never changes; another
-//! one would be another form.
+//! one would be another form. docs/adr/0023.
 
 use std::cell::RefCell;
 use std::sync::LazyLock;
