@@ -1,7 +1,9 @@
 //! Rows as PostgreSQL's binary COPY reads them: it takes them as they are,
 //! where a third of the time of a fold was spent on reading text.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
@@ -51,12 +53,19 @@ impl Kind {
     }
 }
 
-/// The columns of a table with these names.
+/// The columns that were asked for, by table: a table's columns do not change
+/// while a program runs, and a fold writes to several.
+static KNOWN: Mutex<BTreeMap<&'static str, Arc<[Column]>>> = Mutex::new(BTreeMap::new());
+
+/// The columns of a table with these names, which are always the same.
 pub(crate) async fn columns(
     conn: &mut PgConnection,
-    table: &str,
+    table: &'static str,
     names: impl Iterator<Item = &'static str>,
-) -> anyhow::Result<Vec<Column>> {
+) -> anyhow::Result<Arc<[Column]>> {
+    if let Some(columns) = known().get(table) {
+        return Ok(columns.clone());
+    }
     let names: Vec<_> = names.collect();
     let sql = "select format_type(atttypid, null) from unnest($2::text[]) with ordinality as c (name, place)
                join pg_attribute on attrelid = $1::regclass and attname = name order by place";
@@ -65,15 +74,17 @@ pub(crate) async fn columns(
     if kinds.len() != names.len() {
         bail!("table {table} lacks a column");
     }
-    let columns = names.into_iter().zip(kinds);
-    columns
-        .map(|(name, kind)| {
-            Ok(Column {
-                name,
-                kind: Kind::named(&kind)?,
-            })
-        })
-        .collect()
+    let columns = names.into_iter().zip(kinds).map(|(name, kind)| {
+        let kind = Kind::named(&kind)?;
+        Ok(Column { name, kind })
+    });
+    let columns: Arc<[Column]> = columns.collect::<anyhow::Result<_>>()?;
+    known().insert(table, columns.clone());
+    Ok(columns)
+}
+
+fn known() -> MutexGuard<'static, BTreeMap<&'static str, Arc<[Column]>>> {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What comes before the first row.

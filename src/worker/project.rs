@@ -16,7 +16,7 @@ const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// How long new events gather while there is no backlog. Of the time in which
 /// an event is to be seen, 250 ms, a small part.
-const TURN_PAUSE: Duration = Duration::from_millis(30);
+const TURN_PAUSE: Duration = Duration::from_millis(10);
 /// From how many events in a turn on there is a backlog.
 const FULL_TURN_EVENTS: usize = projections::engine::BATCH_EVENTS_MAX as usize / 2;
 /// How often it is asked whether a rebuild is due.

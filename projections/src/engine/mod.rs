@@ -110,7 +110,7 @@ pub struct Engine {
     folded: watch::Sender<Folded>,
 }
 
-/// Up to which position this process has folded each projection.
+/// Up to which position each projection is folded, as far as this process knows.
 pub type Folded = BTreeMap<&'static str, i64>;
 
 /// The position that a projection's live rows are of, 0 before it ever ran; in
@@ -178,32 +178,127 @@ impl Engine {
     /// again.
     pub async fn run_once(&self, name: &str) -> anyhow::Result<Progress> {
         let projection = self.projection(name)?;
-        let progress = self.fold_batch(projection).await;
-        match &progress {
-            Ok(Progress::Worked { position, .. }) => {
-                self.folded.send_modify(|folded| {
-                    folded.insert(projection.name(), *position);
-                });
-            }
+        let turn = self.fold_batch(projection).await;
+        match &turn {
+            Ok((_, position)) => self.know(projection.name(), *position),
             Err(error) => self.record_error(projection, "live", error).await,
-            Ok(_) => {}
         }
+        let progress = turn.map(|(progress, _)| progress);
         progress.with_context(|| format!("projection {name}"))
     }
 
     /// A turn of each of these projections, all at a time. Each is a
     /// transaction of its own, and what becomes of one is nothing to the others.
-    /// They go page by page together, so that each page is read once.
+    /// They go page by page together, so that each page is read once; and those
+    /// that want nothing of it are moved on together, in one statement.
     pub async fn run_all(
         &self,
         names: impl IntoIterator<Item = &'static str>,
     ) -> Vec<(&'static str, anyhow::Result<Progress>)> {
+        let names: Vec<_> = names.into_iter().collect();
+        // What fails here fails again in a turn of its own, and is told there.
+        let unwanted = self.unwanted(&names).await.unwrap_or_default();
         let mut turns = JoinSet::new();
-        for name in names {
+        let run = |turns: &mut JoinSet<_>, name: &'static str| {
             let engine = self.clone();
             turns.spawn(async move { (name, engine.run_once(name).await) });
+        };
+        for name in names {
+            if !unwanted.by.contains(&name) {
+                run(&mut turns, name);
+            }
         }
-        turns.join_all().await
+        let mut passed = self.pass_over(&unwanted).await.unwrap_or_default();
+        passed.retain(|name| unwanted.by.contains(name));
+        for name in unwanted.by {
+            if !passed.contains(&name) {
+                run(&mut turns, name);
+            }
+        }
+        let position = unwanted.upto;
+        let passed = passed.into_iter().map(|name| {
+            let progress = Progress::Worked {
+                events: 0,
+                position,
+            };
+            (name, Ok(progress))
+        });
+        let mut turns = turns.join_all().await;
+        turns.extend(passed);
+        turns
+    }
+
+    /// The next page, if some of these projections want nothing of it, as far as
+    /// this process knows where they are.
+    async fn unwanted(&self, names: &[&'static str]) -> anyhow::Result<Unwanted> {
+        let known = self.folded.borrow().clone();
+        let Some(after) = names.iter().filter_map(|name| known.get(name)).max() else {
+            return Ok(Unwanted::default());
+        };
+        let mut conn = self.pool.acquire().await?;
+        let page = self.pages.after(&mut conn, *after).await?;
+        let mut by = vec![];
+        for name in names.iter().filter(|name| known.get(*name) == Some(after)) {
+            let types = self.projection(name)?.event_types();
+            if page
+                .wanted(types, *after)
+                .is_ok_and(|events| events.is_empty())
+            {
+                by.push(*name);
+            }
+        }
+        Ok(match page.is_empty() {
+            true => Unwanted::default(),
+            false => Unwanted {
+                after: *after,
+                upto: page.upto(),
+                by,
+            },
+        })
+    }
+
+    /// Moves the projections on that want nothing of a page. Gives which are:
+    /// not what another replica holds, or has moved, or is of another version.
+    async fn pass_over(&self, page: &Unwanted) -> anyhow::Result<Vec<&'static str>> {
+        if page.by.is_empty() {
+            return Ok(vec![]);
+        }
+        let mut versions = vec![];
+        for name in &page.by {
+            versions.push(self.projection(name)?.version());
+        }
+        let sql = "update projection_checkpoints as moved
+                      set position = $4, error = null, updated_at = now()
+                     from (select name from projection_checkpoints
+                             join unnest($1::text[], $2::int[]) as wanted (name, version)
+                            using (name, version)
+                            where build = 'live' and position = $3
+                              for update of projection_checkpoints skip locked) as found
+                    where moved.name = found.name and moved.build = 'live'
+                returning moved.name, set_config('synchronous_commit', 'off', true)";
+        let moved = sqlx::query_as(sql)
+            .bind(&page.by)
+            .bind(&versions)
+            .bind(page.after)
+            .bind(page.upto);
+        let moved: Vec<(String, String)> = moved.fetch_all(&self.pool).await?;
+        let moved = page
+            .by
+            .iter()
+            .filter(|name| moved.iter().any(|(moved, _)| moved == *name));
+        let moved: Vec<_> = moved.copied().collect();
+        for name in &moved {
+            self.know(name, Some(page.upto));
+        }
+        Ok(moved)
+    }
+
+    /// Keeps where a projection is, or that this is not known.
+    fn know(&self, name: &'static str, position: Option<i64>) {
+        self.folded.send_if_modified(|folded| match position {
+            Some(position) => folded.insert(name, position) != Some(position),
+            None => folded.remove(name).is_some(),
+        });
     }
 
     /// Runs every projection until none has anything to do. For tests and for
@@ -267,28 +362,32 @@ impl Engine {
             .with_context(|| format!("there is no projection {name}"))
     }
 
-    async fn fold_batch(&self, projection: &dyn Projection) -> anyhow::Result<Progress> {
+    /// A turn, and where the rows are after it, if that is known.
+    async fn fold_batch(
+        &self,
+        projection: &dyn Projection,
+    ) -> anyhow::Result<(Progress, Option<i64>)> {
         let mut turn = Turn(Some(self.pool.acquire().await?));
         let Some(conn) = &mut turn.0 else {
             bail!("a turn has a connection");
         };
         let mut tx = conn.begin().await?;
-        let progress = fold_if_due(&mut tx, projection, &self.pages).await;
-        if let Ok(Progress::Worked { .. }) = progress {
+        let done = fold_if_due(&mut tx, projection, &self.pages).await;
+        if let Ok((Progress::Worked { .. }, _)) = done {
             tx.commit().await?;
         } else {
             // One that is only dropped is rolled back some time later, and the
             // next turn would find its own lock. Where this fails too, the
             // session is gone and the first error says why.
             let rolled_back = tx.rollback().await;
-            if progress.is_ok() {
+            if done.is_ok() {
                 rolled_back?;
             }
         }
-        if progress.is_ok() {
+        if done.is_ok() {
             turn.end();
         }
-        progress
+        done
     }
 
     /// Leaves word of why a projection stopped. The failure itself goes to the
@@ -331,29 +430,38 @@ impl Drop for Turn {
     }
 }
 
-/// A turn, within its transaction.
+/// Projections that want nothing of a page.
+#[derive(Default)]
+struct Unwanted {
+    after: i64,
+    upto: i64,
+    by: Vec<&'static str>,
+}
+
+/// A turn, within its transaction, and where the rows are after it, if that is
+/// known.
 async fn fold_if_due(
     conn: &mut PgConnection,
     projection: &dyn Projection,
     pages: &Arc<Pages>,
-) -> anyhow::Result<Progress> {
+) -> anyhow::Result<(Progress, Option<i64>)> {
     let Some(live) = claim(conn, projection).await? else {
-        return Ok(Progress::HeldElsewhere);
+        return Ok((Progress::HeldElsewhere, None));
     };
     if live.version < projection.version() {
-        return Ok(Progress::NeedsRebuild);
+        return Ok((Progress::NeedsRebuild, None));
     }
     if live.version > projection.version() {
-        return Ok(Progress::Superseded);
+        return Ok((Progress::Superseded, None));
     }
     let page = pages.after(conn, live.position).await?;
     if page.is_empty() {
-        return Ok(Progress::Idle);
+        return Ok((Progress::Idle, Some(live.position)));
     }
     let events = fold_page(conn, projection, &page, live.position).await?;
     let position = page.upto();
     move_checkpoint(conn, projection.name(), "live", position).await?;
-    Ok(Progress::Worked { events, position })
+    Ok((Progress::Worked { events, position }, Some(position)))
 }
 
 /// Locks the live checkpoint, making it at the first start. `None` when another

@@ -45,10 +45,23 @@ impl Pages {
         position: i64,
     ) -> anyhow::Result<Arc<Page>> {
         let mut kept = self.kept.lock().await;
-        let page = kept.page(conn, &self.opener, position).await?;
+        let mut found = kept.holding(position);
+        if let Some(page) = &found {
+            // Asked without the lock, for all that fold together ask this.
+            drop(kept);
+            let stands = page.stands(conn).await?;
+            kept = self.kept.lock().await;
+            if !stands {
+                kept.pages.clear();
+                found = None;
+            }
+        }
+        let page = match found {
+            Some(page) => page,
+            None => kept.read(conn, &self.opener, position).await?,
+        };
         let next = page.upto();
-        let is_here = |page: &Arc<Page>| page.holds_what_follows(next);
-        let is_coming = kept.reading_after == Some(next) || kept.pages.iter().any(is_here);
+        let is_coming = kept.reading_after == Some(next) || kept.holding(next).is_some();
         if page.is_full() && !is_coming {
             kept.reading_after = Some(next);
             tokio::spawn(self.clone().read_ahead(next));
@@ -60,8 +73,10 @@ impl Pages {
     async fn read_ahead(self: Arc<Self>, position: i64) {
         let conn = self.pool.acquire().await;
         let mut kept = self.kept.lock().await;
-        if let Ok(mut conn) = conn {
-            let _ = kept.page(&mut conn, &self.opener, position).await;
+        if let Ok(mut conn) = conn
+            && kept.holding(position).is_none()
+        {
+            let _ = kept.read(&mut conn, &self.opener, position).await;
         }
         if kept.reading_after == Some(position) {
             kept.reading_after = None;
@@ -70,19 +85,19 @@ impl Pages {
 }
 
 impl Kept {
-    async fn page(
+    fn holding(&self, position: i64) -> Option<Arc<Page>> {
+        let mut pages = self.pages.iter();
+        pages
+            .find(|page| page.holds_what_follows(position))
+            .cloned()
+    }
+
+    async fn read(
         &mut self,
         conn: &mut PgConnection,
         opener: &Opener,
         position: i64,
     ) -> anyhow::Result<Arc<Page>> {
-        let here = |page: &&Arc<Page>| page.holds_what_follows(position);
-        if let Some(page) = self.pages.iter().find(here) {
-            if page.stands(conn).await? {
-                return Ok(page.clone());
-            }
-            self.pages.clear();
-        }
         let page = feed::page(conn, opener, position, BATCH_EVENTS_MAX).await?;
         let page = Arc::new(page);
         if page.is_empty() {

@@ -127,8 +127,8 @@ async fn two_engines_on_one_ledger_do_the_work_of_one() {
     let following = |engine: projections::Engine| {
         tokio::spawn(async move {
             for _ in 0..150 {
-                for name in engine.names() {
-                    engine.run_once(name).await.unwrap();
+                for (name, turn) in engine.run_all(engine.names()).await {
+                    turn.unwrap_or_else(|error| panic!("{name}: {error:#}"));
                 }
             }
         })
@@ -163,6 +163,57 @@ async fn one_replica_leads_and_the_others_go_on() {
     );
     leader.rollback().await.unwrap();
     assert_eq!(engine.run_once(NAME).await.unwrap(), Progress::Idle);
+}
+
+#[tokio::test]
+async fn what_wants_nothing_of_a_page_is_moved_on_unless_it_is_not_ours_to_move() {
+    let database = Database::create().await;
+    let engine = database.engine();
+    let turn = async || -> std::collections::BTreeMap<_, _> {
+        let turns = engine.run_all(engine.names()).await.into_iter();
+        turns.map(|(name, turn)| (name, turn.unwrap())).collect()
+    };
+    let positions = async |at: i64| {
+        let sql = "select name from projection_checkpoints where position = $1 order by name";
+        let names = sqlx::query_scalar(sql).bind(at).fetch_all(&database.pool);
+        names.await.unwrap() as Vec<String>
+    };
+    append(&database.pool, &whole_call(1)).await;
+    turn().await;
+    let all = positions(6).await;
+    assert_eq!(all.len(), engine.names().count());
+
+    append(&database.pool, &whole_call(2)).await;
+    let (events, position) = (0, 12);
+    let turns = turn().await;
+    assert_eq!(turns["users"], Progress::Worked { events, position });
+    assert_ne!(turns[NAME], turns["users"]);
+    assert_eq!(positions(12).await, all);
+
+    // Another replica has one in hand, and a newer program another.
+    let mut other = database.pool.acquire().await.unwrap();
+    let mut other = other.begin().await.unwrap();
+    let sql = "select from projection_checkpoints where name = 'users' for update";
+    sqlx::query(sql).execute(&mut *other).await.unwrap();
+    let sql = "update projection_checkpoints set version = 99 where name = 'groups'";
+    sqlx::query(sql).execute(&database.pool).await.unwrap();
+    append(&database.pool, &whole_call(3)).await;
+    let turns = turn().await;
+    assert_eq!(turns["users"], Progress::HeldElsewhere);
+    assert_eq!(turns["groups"], Progress::Superseded);
+    assert_eq!(positions(12).await, ["groups", "users"]);
+    assert_eq!(positions(18).await.len(), all.len() - 2);
+
+    // It has gone back to before, as after a crash: nothing is passed over.
+    let sql = "update projection_checkpoints set position = 3 where name = 'users'";
+    sqlx::query(sql).execute(&mut *other).await.unwrap();
+    other.commit().await.unwrap();
+    append(&database.pool, &[person(1)]).await;
+    turn().await;
+    turn().await;
+    assert_eq!(positions(12).await, ["groups"]);
+    assert_eq!(positions(19).await.len(), all.len() - 1);
+    assert_eq!(count(&database.pool, "users").await, 1);
 }
 
 #[tokio::test]
