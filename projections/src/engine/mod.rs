@@ -18,11 +18,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use async_trait::async_trait;
 use domain::event::Recorded;
 use sqlx::pool::PoolConnection;
-use sqlx::{Connection, FromRow, PgConnection, PgPool, Postgres};
+use sqlx::{Executor, FromRow, PgConnection, PgPool, Postgres};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -47,10 +47,8 @@ const WAIT_POLL: Duration = Duration::from_millis(25);
 /// too. And it finds rows by their keys: statistics of a table that was empty a
 /// minute ago would have it read the whole of it in each turn. (Where a table
 /// must be read whole, that is priced as if it were worth compiling the plan.)
-const FOLDING: &str = "set_config('synchronous_commit', 'off', true), \
-    set_config('enable_seqscan', 'off', true), \
-    set_config('jit', 'off', true), \
-    set_config('plan_cache_mode', 'force_generic_plan', true)";
+const BEGIN: &str = "begin; set local synchronous_commit = off; set local enable_seqscan = off; \
+    set local jit = off; set local plan_cache_mode = force_generic_plan";
 
 /// A set of tables that are folded together from the ledger.
 #[async_trait]
@@ -198,71 +196,67 @@ impl Engine {
         let names: Vec<_> = names.into_iter().collect();
         // What fails here fails again in a turn of its own, and is told there.
         let unwanted = self.unwanted(&names).await.unwrap_or_default();
+        let is_spare = |name: &&_| unwanted.iter().any(|page| page.by.contains(name));
+        let (spare, wanting): (Vec<_>, Vec<_>) = names.iter().copied().partition(is_spare);
         let mut turns = JoinSet::new();
         let run = |turns: &mut JoinSet<_>, name: &'static str| {
             let engine = self.clone();
             turns.spawn(async move { (name, engine.run_once(name).await) });
         };
-        for name in names {
-            if !unwanted.by.contains(&name) {
-                run(&mut turns, name);
-            }
+        for name in wanting {
+            run(&mut turns, name);
         }
-        let mut passed = self.pass_over(&unwanted).await.unwrap_or_default();
-        passed.retain(|name| unwanted.by.contains(name));
-        for name in unwanted.by {
-            if !passed.contains(&name) {
-                run(&mut turns, name);
-            }
-        }
-        let position = unwanted.upto;
-        let passed = passed.into_iter().map(|name| {
+        let mut done = vec![];
+        if let Some(page) = unwanted {
             let progress = Progress::Worked {
                 events: 0,
-                position,
+                position: page.upto,
             };
-            (name, Ok(progress))
-        });
-        let mut turns = turns.join_all().await;
-        turns.extend(passed);
-        turns
+            let moved = self.pass_over(page).await.unwrap_or_default();
+            for name in spare {
+                match moved.contains(&name) {
+                    true => done.push((name, Ok(progress))),
+                    false => run(&mut turns, name),
+                }
+            }
+        }
+        done.extend(turns.join_all().await);
+        done
     }
 
     /// The next page, if some of these projections want nothing of it, as far as
     /// this process knows where they are.
-    async fn unwanted(&self, names: &[&'static str]) -> anyhow::Result<Unwanted> {
+    async fn unwanted(&self, names: &[&'static str]) -> anyhow::Result<Option<Unwanted>> {
         let known = self.folded.borrow().clone();
-        let Some(after) = names.iter().filter_map(|name| known.get(name)).max() else {
-            return Ok(Unwanted::default());
+        let Some(&after) = names.iter().filter_map(|name| known.get(name)).max() else {
+            return Ok(None);
         };
-        let mut conn = self.pool.acquire().await?;
-        let page = self.pages.after(&mut conn, *after).await?;
+        let mut turn = Turn::begin(&self.pool).await?;
+        let page = self.pages.after(turn.conn()?, after).await?;
         let mut by = vec![];
-        for name in names.iter().filter(|name| known.get(*name) == Some(after)) {
+        for name in names.iter().filter(|name| known.get(*name) == Some(&after)) {
             let types = self.projection(name)?.event_types();
-            if page
-                .wanted(types, *after)
-                .is_ok_and(|events| events.is_empty())
-            {
+            let wanted = page.wanted(types, after);
+            if wanted.is_ok_and(|events| events.is_empty()) {
                 by.push(*name);
             }
         }
-        Ok(match page.is_empty() {
-            true => Unwanted::default(),
-            false => Unwanted {
-                after: *after,
-                upto: page.upto(),
-                by,
-            },
-        })
+        if page.is_empty() || by.is_empty() {
+            turn.roll_back().await?;
+            return Ok(None);
+        }
+        let upto = page.upto();
+        Ok(Some(Unwanted {
+            turn,
+            after,
+            upto,
+            by,
+        }))
     }
 
     /// Moves the projections on that want nothing of a page. Gives which are:
     /// not what another replica holds, or has moved, or is of another version.
-    async fn pass_over(&self, page: &Unwanted) -> anyhow::Result<Vec<&'static str>> {
-        if page.by.is_empty() {
-            return Ok(vec![]);
-        }
+    async fn pass_over(&self, mut page: Unwanted) -> anyhow::Result<Vec<&'static str>> {
         let mut versions = vec![];
         for name in &page.by {
             versions.push(self.projection(name)?.version());
@@ -275,18 +269,16 @@ impl Engine {
                             where build = 'live' and position = $3
                               for update of projection_checkpoints skip locked) as found
                     where moved.name = found.name and moved.build = 'live'
-                returning moved.name, set_config('synchronous_commit', 'off', true)";
-        let moved = sqlx::query_as(sql)
+                returning moved.name";
+        let moved = sqlx::query_scalar(sql)
             .bind(&page.by)
             .bind(&versions)
             .bind(page.after)
             .bind(page.upto);
-        let moved: Vec<(String, String)> = moved.fetch_all(&self.pool).await?;
-        let moved = page
-            .by
-            .iter()
-            .filter(|name| moved.iter().any(|(moved, _)| moved == *name));
-        let moved: Vec<_> = moved.copied().collect();
+        let moved: Vec<String> = moved.fetch_all(page.turn.conn()?).await?;
+        page.turn.commit().await?;
+        let is_moved = |name: &&&'static str| moved.iter().any(|moved| moved == **name);
+        let moved: Vec<_> = page.by.iter().filter(is_moved).copied().collect();
         for name in &moved {
             self.know(name, Some(page.upto));
         }
@@ -367,25 +359,15 @@ impl Engine {
         &self,
         projection: &dyn Projection,
     ) -> anyhow::Result<(Progress, Option<i64>)> {
-        let mut turn = Turn(Some(self.pool.acquire().await?));
-        let Some(conn) = &mut turn.0 else {
-            bail!("a turn has a connection");
-        };
-        let mut tx = conn.begin().await?;
-        let done = fold_if_due(&mut tx, projection, &self.pages).await;
-        if let Ok((Progress::Worked { .. }, _)) = done {
-            tx.commit().await?;
-        } else {
+        let mut turn = Turn::begin(&self.pool).await?;
+        let done = fold_if_due(turn.conn()?, projection, &self.pages).await;
+        match &done {
+            Ok((Progress::Worked { .. }, _)) => turn.commit().await?,
+            Ok(_) => turn.roll_back().await?,
             // One that is only dropped is rolled back some time later, and the
             // next turn would find its own lock. Where this fails too, the
             // session is gone and the first error says why.
-            let rolled_back = tx.rollback().await;
-            if done.is_ok() {
-                rolled_back?;
-            }
-        }
-        if done.is_ok() {
-            turn.end();
+            Err(_) => drop(turn.conn()?.execute("rollback").await),
         }
         done
     }
@@ -411,14 +393,33 @@ impl Engine {
     }
 }
 
-/// The connection of a turn. One that is not used to the end, because the turn
+/// A transaction that folds, or reads for it. One that is not ended, because it
 /// was dropped or has failed, may be in the middle of a COPY, of which nobody
-/// else must get to hear: it is closed, and what it began is rolled back.
+/// else must get to hear: its connection is closed, and what it began is rolled
+/// back.
 struct Turn(Option<PoolConnection<Postgres>>);
 
 impl Turn {
-    fn end(&mut self) {
+    async fn begin(pool: &PgPool) -> anyhow::Result<Self> {
+        let mut turn = Self(Some(pool.acquire().await?));
+        turn.conn()?.execute(BEGIN).await?;
+        Ok(turn)
+    }
+
+    fn conn(&mut self) -> anyhow::Result<&mut PgConnection> {
+        self.0.as_deref_mut().context("the turn has ended")
+    }
+
+    async fn commit(mut self) -> anyhow::Result<()> {
+        self.conn()?.execute("commit").await?;
         self.0 = None;
+        Ok(())
+    }
+
+    async fn roll_back(mut self) -> anyhow::Result<()> {
+        self.conn()?.execute("rollback").await?;
+        self.0 = None;
+        Ok(())
     }
 }
 
@@ -431,8 +432,10 @@ impl Drop for Turn {
 }
 
 /// Projections that want nothing of a page.
-#[derive(Default)]
 struct Unwanted {
+    /// In which it was found to stand. PostgreSQL may crash and take the page
+    /// away, and then this dies with it.
+    turn: Turn,
     after: i64,
     upto: i64,
     by: Vec<&'static str>,
@@ -471,11 +474,9 @@ async fn claim(
     conn: &mut PgConnection,
     projection: &dyn Projection,
 ) -> anyhow::Result<Option<Checkpoint>> {
-    let sql = format!(
-        "select version, position, {FOLDING} from projection_checkpoints
-         where name = $1 and build = 'live' for update skip locked"
-    );
-    let found = sqlx::query_as(&sql)
+    let sql = "select version, position from projection_checkpoints
+               where name = $1 and build = 'live' for update skip locked";
+    let found = sqlx::query_as(sql)
         .bind(projection.name())
         .fetch_optional(&mut *conn)
         .await?;

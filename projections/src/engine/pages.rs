@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::Mutex;
 
-use super::BATCH_EVENTS_MAX;
+use super::{BATCH_EVENTS_MAX, Turn};
 use crate::feed::{self, Page};
 use crate::keys::Opener;
 
@@ -71,12 +71,15 @@ impl Pages {
 
     /// Nobody is told of a failure: whoever wants the page reads it then.
     async fn read_ahead(self: Arc<Self>, position: i64) {
-        let conn = self.pool.acquire().await;
+        let turn = Turn::begin(&self.pool).await;
         let mut kept = self.kept.lock().await;
-        if let Ok(mut conn) = conn
-            && kept.holding(position).is_none()
-        {
-            let _ = kept.read(&mut conn, &self.opener, position).await;
+        if let Ok(mut turn) = turn {
+            if kept.holding(position).is_none()
+                && let Ok(conn) = turn.conn()
+            {
+                let _ = kept.read(conn, &self.opener, position).await;
+            }
+            let _ = turn.roll_back().await;
         }
         if kept.reading_after == Some(position) {
             kept.reading_after = None;

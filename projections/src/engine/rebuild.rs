@@ -14,7 +14,7 @@ use sqlx::PgPool;
 
 use super::parity::Difference;
 use super::shadow::Shadow;
-use super::{BATCH_EVENTS_MAX, Engine};
+use super::{BATCH_EVENTS_MAX, Engine, Turn};
 use crate::feed::{self, Page};
 use crate::keys::Opener;
 
@@ -217,8 +217,10 @@ async fn read_page(
     types: &[&str],
     from: i64,
 ) -> anyhow::Result<(Page, i64)> {
-    let mut conn = pool.acquire().await?;
-    let head = feed::head(&mut conn).await?.max(from);
-    let page = feed::page_of(&mut conn, opener, types, (from, head), BATCH_EVENTS_MAX).await?;
+    let mut turn = Turn::begin(pool).await?;
+    let conn = turn.conn()?;
+    let head = feed::head(conn).await?.max(from);
+    let page = feed::page_of(conn, opener, types, (from, head), BATCH_EVENTS_MAX).await?;
+    turn.roll_back().await?;
     Ok((page, head))
 }

@@ -10,7 +10,7 @@ use sqlx::{Connection, PgConnection, PgPool};
 use super::parity::{Difference, compare};
 use super::rebuild::Rebuild;
 use super::tables::{create_indexes, create_like, replace_tables, run};
-use super::{BATCH_EVENTS_MAX, Checkpoint, FOLDING, Projection, fold_page, move_checkpoint};
+use super::{BATCH_EVENTS_MAX, BEGIN, Checkpoint, Projection, fold_page, move_checkpoint};
 use crate::feed::{self, Page};
 use crate::keys::{self, Opener};
 
@@ -93,8 +93,7 @@ impl<'a> Shadow<'a> {
         if page.upto() <= self.position {
             return Ok(());
         }
-        let mut tx = self.conn.begin().await?;
-        run(&mut tx, &format!("select {FOLDING}")).await?;
+        let mut tx = self.conn.begin_with(BEGIN).await?;
         let from = checkpoint(&mut tx, self.projection, "rebuild").await?;
         fold_page(&mut tx, self.projection, page, from.position).await?;
         move_checkpoint(&mut tx, self.projection.name(), "rebuild", page.upto()).await?;
