@@ -165,7 +165,8 @@ pub(crate) async fn page_of(
                             and e.position > $1 and e.position <= $4
                           order by e.position limit $2) as candidate
                       order by candidate.position limit $2) as chosen
-                join public.events using (position)";
+                cross join lateral (select payload from public.events e
+                                    where e.position = chosen.position limit 1) as event";
     let sql = paged(page);
     let rows = sqlx::query_as(&sql)
         .bind(after)
@@ -259,16 +260,19 @@ async fn keys_of(conn: &mut PgConnection, opener: &Opener, rows: &[Row]) -> anyh
 }
 
 /// The rows of a page until their sizes exceed the limit. The size is looked
-/// at without reading the payload.
+/// at without reading the payload. Each event is looked up by itself: a join
+/// may become one with the whole ledger, for a prepared plan does not know how
+/// short a page is.
 fn paged(page: &str) -> String {
     format!(
         "select {COLUMNS} from (
              select position, sum(bytes) over (order by position) - bytes as bytes_before
              from ({page}) as page
          ) as page
-         join public.events e using (position)
+         cross join lateral (select * from public.events e
+                             where e.position = page.position limit 1) as e
          where page.bytes_before < $3
-         order by position"
+         order by page.position"
     )
 }
 
