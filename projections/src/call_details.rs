@@ -12,7 +12,7 @@ use sqlx::{FromRow, PgConnection, Row};
 use uuid::Uuid;
 
 use crate::interaction::Sources;
-use crate::search::Lexicon;
+use crate::search::{Lexicon, Vector};
 use crate::sql::Table;
 
 /// A row of `call_details`.
@@ -126,15 +126,18 @@ pub(crate) async fn save(
         #[serde(flatten)]
         row: &'a CallDetail,
         sources: &'a Sources,
-        search: String,
+        search: Vector<'a>,
     }
     let words = rows.values().map(CallDetail::spoken);
     let vectors = lexicon.vectors(conn, words).await?;
-    let rows = rows.values().zip(vectors).map(|(row, search)| Stored {
-        row,
-        sources: &row.sources,
-        search,
-    });
+    let rows = rows
+        .values()
+        .zip(vectors.iter())
+        .map(|(row, search)| Stored {
+            row,
+            sources: &row.sources,
+            search,
+        });
     let (there, new): (Vec<_>, Vec<_>) =
         rows.partition(|stored| known.contains(&stored.row.interaction_id));
     TABLE.upsert(conn, &there).await?;

@@ -13,7 +13,7 @@ use sqlx::{FromRow, PgConnection, Row};
 
 use crate::call_details::CallDetail;
 use crate::interactions::Interaction;
-use crate::search::Lexicon;
+use crate::search::{Lexicon, Vector};
 use crate::sql::{Table, optional_word, word};
 
 /// Most messages of one interaction that are shown: the newest.
@@ -205,11 +205,11 @@ pub(crate) async fn save(
     struct Stored<'a> {
         #[serde(flatten)]
         row: &'a Message,
-        search: String,
+        search: Vector<'a>,
     }
     let words = rows.values().map(|row| row.content.as_deref());
     let vectors = lexicon.vectors(conn, words).await?;
-    let rows = rows.iter().zip(vectors);
+    let rows = rows.iter().zip(vectors.iter());
     let (there, new): (Vec<_>, Vec<_>) = rows.partition(|((key, _), _)| known.contains(key));
     let stored = |((_, row), search)| Stored { row, search };
     let there: Vec<_> = there.into_iter().map(stored).collect();

@@ -7,10 +7,11 @@
 //! the two.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
+use serde::{Serialize, Serializer};
 use sqlx::PgConnection;
-use tokio::sync::Mutex;
+use tokio::sync::{RwLock, RwLockReadGuard};
 
 pub use crate::text::words;
 
@@ -24,7 +25,7 @@ const PLACES_MAX: usize = 255;
 /// The words whose stems are known.
 #[derive(Default)]
 pub struct Lexicon {
-    words: Mutex<Words>,
+    words: RwLock<Words>,
 }
 
 #[derive(Default)]
@@ -42,9 +43,22 @@ struct Word {
     places: usize,
 }
 
+/// Vectors that are made one by one, when they are written: PostgreSQL stores
+/// one row while we make the next.
+pub struct Vectors<'l> {
+    words: RwLockReadGuard<'l, Words>,
+    texts: Vec<String>,
+}
+
+/// A vector, as PostgreSQL reads it.
+#[derive(Clone, Copy)]
+pub struct Vector<'v> {
+    words: &'v Words,
+    text: &'v str,
+}
+
 impl Lexicon {
-    /// The vectors of some texts, as PostgreSQL reads them. What belongs together
-    /// may be in pieces.
+    /// The vectors of some texts. What belongs together may be in pieces.
     ///
     /// # Errors
     /// When the database fails.
@@ -52,18 +66,39 @@ impl Lexicon {
         &self,
         conn: &mut PgConnection,
         texts: impl Iterator<Item = T>,
-    ) -> sqlx::Result<Vec<String>>
+    ) -> sqlx::Result<Vectors<'_>>
     where
         T: IntoIterator<Item = &'a str>,
     {
         let texts: Vec<String> = texts.map(words).collect();
-        let mut words = self.words.lock().await;
-        words.learn(conn, &texts).await?;
-        let vectors = texts.iter().map(|text| words.vector(text)).collect();
-        if words.bytes > REMEMBERED_BYTES_MAX {
-            *words = Words::default();
+        let mut words = self.words.read().await;
+        if !words.know(&texts) {
+            drop(words);
+            let mut learning = self.words.write().await;
+            learning.learn(conn, &texts).await?;
+            words = learning.downgrade();
         }
-        Ok(vectors)
+        Ok(Vectors { words, texts })
+    }
+}
+
+impl Vectors<'_> {
+    /// In the order of the texts.
+    pub fn iter(&self) -> impl Iterator<Item = Vector<'_>> {
+        let words = &*self.words;
+        self.texts.iter().map(move |text| Vector { words, text })
+    }
+}
+
+impl fmt::Display for Vector<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.words.vector(self.text))
+    }
+}
+
+impl Serialize for Vector<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.words.vector(self.text))
     }
 }
 
@@ -72,15 +107,20 @@ fn split(text: &str) -> impl Iterator<Item = &str> {
 }
 
 impl Words {
+    fn know(&self, texts: &[String]) -> bool {
+        let mut words = texts.iter().flat_map(|text| split(text));
+        words.all(|word| self.known.contains_key(word))
+    }
+
     /// Asks for the words that are not known yet, all at once.
     async fn learn(&mut self, conn: &mut PgConnection, texts: &[String]) -> sqlx::Result<()> {
+        if self.bytes > REMEMBERED_BYTES_MAX {
+            *self = Self::default();
+        }
         let words = texts.iter().flat_map(|text| split(text));
         let new: BTreeSet<&str> = words
             .filter(|word| !self.known.contains_key(*word))
             .collect();
-        if new.is_empty() {
-            return Ok(());
-        }
         let new: Vec<&str> = new.into_iter().collect();
         // The word at the end tells how many places the other took.
         let sql = "select asked.number, stem.lexeme, stem.positions

@@ -7,7 +7,7 @@ use bitacora::ledger::{deliveries, events};
 use chrono::{DateTime, Utc};
 use domain::conversation::Status;
 use domain::{Channel, Direction, Provider};
-use projections::{audit_log, conversations, interactions, users};
+use projections::{Engine, audit_log, conversations, interactions, users};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgConnection, PgPool};
 use uuid::Uuid;
@@ -136,7 +136,29 @@ async fn every_list_reads_few_rows_of_a_million() {
             wrong.extend(reads_much(&pool, &format!("{filter:?}"), list).await);
         }
     }
+    // It is asked every few seconds, and planned otherwise after some times.
+    let engine = projections_behind(&pool).await;
+    for _ in 0..8 {
+        let statuses = async || engine.statuses().await.unwrap().len();
+        wrong.extend(reads_much(&pool, "how far projections are", statuses).await);
+    }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// An engine of which one projection is at the end, one a little and one far
+/// behind, and all others have yet to begin.
+async fn projections_behind(pool: &PgPool) -> Engine {
+    let sql = "insert into projection_checkpoints (name, build, version, position)
+               select * from unnest($1::text[], array['live', 'live', 'live'], array[1, 1, 1],
+                                    $2::bigint[])";
+    sqlx::query(sql)
+        .bind(vec!["interactions", "batches", "users"])
+        .bind(vec![ROWS, ROWS - 100, ROWS / 2])
+        .execute(pool)
+        .await
+        .unwrap();
+    let phones = domain::PhoneIndex::new(&[7; 32]);
+    Engine::new(pool.clone(), projections::all(&phones))
 }
 
 /// What a list read, if that is a whole table or more than a page may.
@@ -159,10 +181,11 @@ async fn reads_much(
     (scans > 0 || rows_read > ROWS_READ_MAX).then_some(told)
 }
 
-/// How often this transaction has read a table whole, and how many rows.
+/// How often this transaction has read a table whole, and how many rows; but
+/// for the table that has one row for each projection.
 async fn read(pool: &PgPool) -> (i64, i64) {
     let sql = "select sum(seq_scan)::bigint, sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint
-                 from pg_stat_xact_user_tables";
+                 from pg_stat_xact_user_tables where relname <> 'projection_checkpoints'";
     sqlx::query_as(sql).fetch_one(pool).await.unwrap()
 }
 

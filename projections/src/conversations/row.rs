@@ -10,7 +10,7 @@ use sqlx::{FromRow, PgConnection, Row};
 
 use super::fold::AGENT;
 use super::message::Message;
-use crate::search::Lexicon;
+use crate::search::{Lexicon, Vector};
 use crate::sql::{Table, optional_word, word};
 use crate::text;
 
@@ -236,11 +236,11 @@ pub(super) async fn save(
     struct Stored<'a> {
         #[serde(flatten)]
         row: &'a Conversation,
-        search: String,
+        search: Vector<'a>,
     }
     let words = rows.iter().map(|row| row.client_name.as_deref());
     let vectors = lexicon.vectors(conn, words).await?;
-    let stored = rows.iter().zip(vectors);
+    let stored = rows.iter().zip(vectors.iter());
     let stored = stored.map(|(row, search)| Stored { row, search });
     TABLE.upsert(conn, &stored.collect::<Vec<_>>()).await
 }

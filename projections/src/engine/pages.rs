@@ -2,10 +2,9 @@
 //! about the same position: as a rule, all of them.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqlx::{PgConnection, PgPool};
-use tokio::sync::Mutex;
 
 use super::{BATCH_EVENTS_MAX, Turn};
 use crate::feed::{self, Page};
@@ -20,6 +19,9 @@ pub(super) struct Pages {
     pool: PgPool,
     opener: Opener,
     kept: Mutex<Kept>,
+    /// Held by whoever reads one: who wants the same waits for it. Whoever waits
+    /// has a connection, so who reads never waits for one.
+    reading: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -31,59 +33,75 @@ struct Kept {
 
 impl Pages {
     pub(super) fn new(pool: PgPool, opener: Opener) -> Arc<Self> {
-        let kept = Mutex::default();
-        Arc::new(Self { pool, opener, kept })
+        Arc::new(Self {
+            pool,
+            opener,
+            kept: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
+        })
     }
 
     /// The page after a position. If more follows, that is begun to be read,
     /// while the caller is busy with this one.
-    ///
-    /// Whoever waits here has a connection: so who reads never waits for one.
     pub(super) async fn after(
         self: &Arc<Self>,
         conn: &mut PgConnection,
         position: i64,
     ) -> anyhow::Result<Arc<Page>> {
-        let mut kept = self.kept.lock().await;
-        let mut found = kept.holding(position);
-        if let Some(page) = &found {
-            // Asked without the lock, for all that fold together ask this.
-            drop(kept);
-            let stands = page.stands(conn).await?;
-            kept = self.kept.lock().await;
-            if !stands {
-                kept.pages.clear();
-                found = None;
-            }
-        }
-        let page = match found {
+        let page = match self.standing(conn, position).await? {
             Some(page) => page,
-            None => kept.read(conn, &self.opener, position).await?,
+            None => self.read(conn, position).await?,
         };
-        let next = page.upto();
-        let is_coming = kept.reading_after == Some(next) || kept.holding(next).is_some();
-        if page.is_full() && !is_coming {
-            kept.reading_after = Some(next);
-            tokio::spawn(self.clone().read_ahead(next));
+        if page.is_full() && self.kept().begin_after(page.upto()) {
+            tokio::spawn(self.clone().read_ahead(page.upto()));
         }
         Ok(page)
     }
 
     /// Nobody is told of a failure: whoever wants the page reads it then.
     async fn read_ahead(self: Arc<Self>, position: i64) {
-        let turn = Turn::begin(&self.pool).await;
-        let mut kept = self.kept.lock().await;
-        if let Ok(mut turn) = turn {
-            if kept.holding(position).is_none()
-                && let Ok(conn) = turn.conn()
-            {
-                let _ = kept.read(conn, &self.opener, position).await;
+        if let Ok(mut turn) = Turn::begin(&self.pool).await {
+            if let Ok(conn) = turn.conn() {
+                let _ = self.read(conn, position).await;
             }
             let _ = turn.roll_back().await;
         }
+        let mut kept = self.kept();
         if kept.reading_after == Some(position) {
             kept.reading_after = None;
         }
+    }
+
+    /// Reads the page after a position, unless somebody has just done so.
+    async fn read(&self, conn: &mut PgConnection, position: i64) -> anyhow::Result<Arc<Page>> {
+        let _reading = self.reading.lock().await;
+        if let Some(page) = self.standing(conn, position).await? {
+            return Ok(page);
+        }
+        let page = Arc::new(feed::page(conn, &self.opener, position, BATCH_EVENTS_MAX).await?);
+        self.kept().keep(&page);
+        Ok(page)
+    }
+
+    /// The page after a position, if it is kept and still stands.
+    async fn standing(
+        &self,
+        conn: &mut PgConnection,
+        position: i64,
+    ) -> anyhow::Result<Option<Arc<Page>>> {
+        let found = self.kept().holding(position);
+        match found {
+            Some(page) if page.stands(conn).await? => Ok(Some(page)),
+            Some(_) => {
+                self.kept().pages.clear();
+                Ok(None)
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -95,23 +113,25 @@ impl Kept {
             .cloned()
     }
 
-    async fn read(
-        &mut self,
-        conn: &mut PgConnection,
-        opener: &Opener,
-        position: i64,
-    ) -> anyhow::Result<Arc<Page>> {
-        let page = feed::page(conn, opener, position, BATCH_EVENTS_MAX).await?;
-        let page = Arc::new(page);
+    /// Whether the page after a position is to be read ahead: nobody has it, and
+    /// nobody is at it.
+    fn begin_after(&mut self, position: i64) -> bool {
+        let is_coming = self.reading_after == Some(position) || self.holding(position).is_some();
+        if !is_coming {
+            self.reading_after = Some(position);
+        }
+        !is_coming
+    }
+
+    fn keep(&mut self, page: &Arc<Page>) {
         if page.is_empty() {
             // Everything is folded: large pages would only be in the way.
             self.pages.clear();
-            return Ok(page);
+            return;
         }
         self.pages.push_back(page.clone());
         if self.pages.len() > KEPT_MAX {
             self.pages.pop_front();
         }
-        Ok(page)
     }
 }

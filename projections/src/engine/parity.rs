@@ -35,8 +35,8 @@ pub struct DifferentRow {
 }
 
 /// Both tables are read side by side in the order of their keys. Left to itself
-/// the planner hashes or sorts whole rows, which of a million calls are 5 GiB
-/// of temporary files.
+/// the planner hashes or sorts whole rows, which of a million calls go to
+/// temporary files.
 const SIDE_BY_SIDE: &str = "select set_config('enable_hashjoin', 'off', true), \
     set_config('enable_sort', 'off', true), set_config('jit', 'off', true)";
 

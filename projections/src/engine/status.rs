@@ -1,9 +1,11 @@
 //! How far the projections are, for people and for metrics.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::FromRow;
 use sqlx::types::Json;
+use sqlx::{FromRow, PgConnection};
 
 use super::{Difference, Engine, Projection};
 use crate::feed;
@@ -85,6 +87,7 @@ struct CheckpointRow {
 
 #[derive(FromRow)]
 struct Lag {
+    after: i64,
     events: i64,
     seconds: f64,
 }
@@ -101,12 +104,15 @@ impl Engine {
                    from projection_checkpoints";
         let rows: Vec<CheckpointRow> = sqlx::query_as(sql).fetch_all(&mut *conn).await?;
         let head = feed::head(&mut conn).await?;
-        let mut statuses = Vec::with_capacity(self.projections.len());
-        for projection in self.projections.iter() {
-            let mut status = status(projection.as_ref(), &rows, head);
-            let lag = lag(&mut conn, status.position, head).await?;
-            (status.lag_events, status.lag_seconds) = (lag.events, lag.seconds);
-            statuses.push(status);
+        let projections = self.projections.iter();
+        let statuses = projections.map(|projection| status(projection.as_ref(), &rows, head));
+        let mut statuses: Vec<_> = statuses.collect();
+        let positions = statuses.iter().map(|status| status.position).collect();
+        let lags = lags(&mut conn, positions, head).await?;
+        for status in &mut statuses {
+            if let Some(lag) = lags.get(&status.position) {
+                (status.lag_events, status.lag_seconds) = (lag.events, lag.seconds);
+            }
         }
         Ok(statuses)
     }
@@ -148,21 +154,33 @@ fn status(projection: &dyn Projection, rows: &[CheckpointRow], head: i64) -> Sta
     }
 }
 
-async fn lag(conn: &mut sqlx::PgConnection, position: i64, head: i64) -> anyhow::Result<Lag> {
-    // Both parts read the position index from the checkpoint on and stop early.
-    let sql = "select
+/// What is yet to be looked at after each of these positions, of which there are
+/// as a rule one or two.
+async fn lags(
+    conn: &mut PgConnection,
+    positions: BTreeSet<i64>,
+    head: i64,
+) -> anyhow::Result<BTreeMap<i64, Lag>> {
+    // Both parts are ordered so that they read the index on positions, from
+    // there on, and stop early.
+    let sql = format!(
+        "select behind.after,
             (select count(*) from (
-                select from public.events where position > $1 limit $2 + 1) as waiting) as events,
+                select from public.events where position > behind.after
+                order by position limit {LAG_COUNTED_MAX} + 1) as waiting) as events,
             coalesce(extract(epoch from clock_timestamp() - (
-                select recorded_at from public.events where position > $1
-                order by position limit 1)), 0)::float8 as seconds";
-    let mut lag: Lag = sqlx::query_as(sql)
-        .bind(position)
-        .bind(LAG_COUNTED_MAX)
-        .fetch_one(conn)
-        .await?;
-    if lag.events > LAG_COUNTED_MAX {
-        lag.events = head - position;
-    }
-    Ok(lag)
+                select recorded_at from public.events where position > behind.after
+                order by position limit 1)), 0)::float8 as seconds
+        from unnest($1::bigint[]) as behind (after)"
+    );
+    let positions: Vec<_> = positions.into_iter().collect();
+    let lags = sqlx::query_as(&sql).bind(positions);
+    let lags: Vec<Lag> = lags.fetch_all(conn).await?;
+    let counted = lags.into_iter().map(|mut lag| {
+        if lag.events > LAG_COUNTED_MAX {
+            lag.events = head - lag.after;
+        }
+        (lag.after, lag)
+    });
+    Ok(counted.collect())
 }

@@ -32,6 +32,7 @@ async fn a_vector_is_what_postgresql_makes_of_the_same_words() {
     for _ in 0..2 {
         let words = texts.iter().map(|texts| texts.iter().map(String::as_str));
         let made = lexicon.vectors(&mut conn, words.clone()).await.unwrap();
+        let made: Vec<_> = made.iter().map(|vector| vector.to_string()).collect();
         let plain: Vec<_> = words.map(projections::search::words).collect();
         let sql = "select plain from unnest($1::text[], $2::text[]) as t (made, plain)
                    where made::tsvector is distinct from to_tsvector('bitacora', plain)";
