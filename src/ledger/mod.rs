@@ -11,6 +11,7 @@ mod entry;
 pub mod erase;
 pub mod events;
 pub mod held;
+mod incoming;
 mod keyring;
 pub mod lines;
 pub mod log;

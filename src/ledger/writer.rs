@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::append::{append, flush};
 use super::entry::{Entry, Receipt};
+use super::incoming::Incoming;
 use super::keyring::{Keyring, Sealed, is_outdated, tell_known};
 use super::prepared::Prepared;
 
@@ -151,6 +152,10 @@ impl Writer {
     pub fn sealing(pool: PgPool, limits: Limits, keyring: Option<Keyring>) -> (Self, WriterTask) {
         let (queue, incoming) = mpsc::channel(limits.queue_entries_max);
         let room = Arc::new(Semaphore::new(limits.queue_bytes_max / PERMIT_BYTES));
+        let at_once = (limits.batch_entries_max, limits.batch_bytes_max);
+        let incoming = Incoming::new(incoming, at_once, |queued: &Queued| {
+            queued.prepared.size_bytes()
+        });
         let incoming = Arc::new(Mutex::new(incoming));
         let mut tasks = JoinSet::new();
         for _ in 0..BATCHES_AT_ONCE {
@@ -236,29 +241,16 @@ impl Writer {
     }
 }
 
-async fn run(mut link: Link, limits: Limits, incoming: Arc<Mutex<mpsc::Receiver<Queued>>>) {
+async fn run(mut link: Link, limits: Limits, incoming: Arc<Mutex<Incoming<Queued>>>) {
     loop {
         // Let go before it is written, so that another gathers meanwhile.
-        let gathered = gather(&mut *incoming.lock().await, limits).await;
+        let gathered = incoming.lock().await.next_batch().await;
         let Some(batch) = gathered else { return };
         metrics::histogram!("bitacora_write_batch_deliveries").record(batch.len() as f64);
         let began = Instant::now();
         settle(&mut link, limits, batch).await;
         metrics::histogram!("bitacora_write_seconds").record(began.elapsed().as_secs_f64());
     }
-}
-
-/// Waits for an entry, and takes with it what else is there; `None` at the end.
-async fn gather(incoming: &mut mpsc::Receiver<Queued>, limits: Limits) -> Option<Vec<Queued>> {
-    let first = incoming.recv().await?;
-    let mut bytes = first.prepared.size_bytes();
-    let mut batch = vec![first];
-    while batch.len() < limits.batch_entries_max && bytes < limits.batch_bytes_max {
-        let Ok(next) = incoming.try_recv() else { break };
-        bytes += next.prepared.size_bytes();
-        batch.push(next);
-    }
-    Some(batch)
 }
 
 /// Writes a batch and answers for each of its entries.

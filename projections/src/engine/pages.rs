@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqlx::{PgConnection, PgPool};
 
-use super::{BATCH_EVENTS_MAX, Turn};
+use super::BATCH_EVENTS_MAX;
+use super::turn::Turn;
 use crate::feed::{self, Page};
 use crate::keys::Opener;
 

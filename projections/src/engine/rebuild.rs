@@ -14,7 +14,8 @@ use sqlx::PgPool;
 
 use super::parity::Difference;
 use super::shadow::Shadow;
-use super::{BATCH_EVENTS_MAX, Engine, Turn};
+use super::turn::Turn;
+use super::{BATCH_EVENTS_MAX, Engine};
 use crate::feed::{self, Page};
 use crate::keys::Opener;
 
@@ -150,8 +151,8 @@ impl Engine {
     }
 }
 
-/// Folds page after page into all of them, until there is no more; meanwhile
-/// the next page is read.
+/// Folds page after page into all of them, until there is no more. Meanwhile
+/// the next page is read, in a task of its own: folding keeps this one busy.
 async fn catch_up(
     pool: &PgPool,
     opener: &Opener,
@@ -162,13 +163,11 @@ async fn catch_up(
     let Some(from) = positions.map(|shadow| shadow.position).min() else {
         return;
     };
-    let mut next = read_page(pool, opener, &types(shadows), from)
-        .await
-        .map(Some);
-    loop {
-        let (page, head) = match next {
-            Ok(Some(page)) => page,
-            Ok(None) => return,
+    let read = |types, from| tokio::spawn(read_page(pool.clone(), opener.clone(), types, from));
+    let mut next = Some(read(types(shadows), from));
+    while let Some(reading) = next {
+        let (page, head) = match reading.await.map_err(anyhow::Error::from).flatten() {
+            Ok(read) => read,
             Err(error) => {
                 let why = format!("{error:#}");
                 for shadow in shadows.iter_mut().filter(|shadow| shadow.is_under_way()) {
@@ -178,23 +177,10 @@ async fn catch_up(
             }
         };
         let position = page.upto();
-        let under_way = |shadow: &&mut Shadow<'_>| shadow.is_under_way();
-        let types = types(shadows);
-        let (read, _) = tokio::join!(
-            async {
-                match page.is_empty() || position >= head {
-                    true => Ok(None),
-                    false => read_page(pool, opener, &types, position).await.map(Some),
-                }
-            },
-            join_all(
-                shadows
-                    .iter_mut()
-                    .filter(under_way)
-                    .map(|shadow| shadow.fold(&page))
-            ),
-        );
-        next = read;
+        let is_last = page.is_empty() || position >= head;
+        next = (!is_last).then(|| read(types(shadows), position));
+        let under_way = shadows.iter_mut().filter(|shadow| shadow.is_under_way());
+        join_all(under_way.map(|shadow| shadow.fold(&page))).await;
         report(RebuildProgress { position, head });
     }
 }
@@ -212,15 +198,15 @@ fn types(shadows: &[Shadow<'_>]) -> Vec<&'static str> {
 
 /// The page after a position, and the ledger's last position.
 async fn read_page(
-    pool: &PgPool,
-    opener: &Opener,
-    types: &[&str],
+    pool: PgPool,
+    opener: Opener,
+    types: Vec<&'static str>,
     from: i64,
 ) -> anyhow::Result<(Page, i64)> {
-    let mut turn = Turn::begin(pool).await?;
+    let mut turn = Turn::begin(&pool).await?;
     let conn = turn.conn()?;
     let head = feed::head(conn).await?.max(from);
-    let page = feed::page_of(conn, opener, types, (from, head), BATCH_EVENTS_MAX).await?;
+    let page = feed::page_of(conn, &opener, &types, (from, head), BATCH_EVENTS_MAX).await?;
     turn.roll_back().await?;
     Ok((page, head))
 }

@@ -10,7 +10,8 @@ use sqlx::{Connection, PgConnection, PgPool};
 use super::parity::{Difference, compare};
 use super::rebuild::Rebuild;
 use super::tables::{create_indexes, create_like, replace_tables, run};
-use super::{BATCH_EVENTS_MAX, BEGIN, Checkpoint, Projection, fold_page, move_checkpoint};
+use super::turn::{BEGIN, Checkpoint, fold_page, move_checkpoint};
+use super::{BATCH_EVENTS_MAX, Projection};
 use crate::feed::{self, Page};
 use crate::keys::{self, Opener};
 
