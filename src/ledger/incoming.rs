@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 /// How long a batch gathers while much is going on. Each has its price, whatever
-/// is in it: at 1,700 webhooks a second a sixth of all processor time was saved
+/// is in it: at 1,700 webhooks a second this saves a seventh of all processor time
 /// (docs/adr/0016).
 const GATHERING: Duration = Duration::from_millis(4);
 /// A batch of so many is worth what it costs: it does not wait for more.
