@@ -9,7 +9,7 @@ use sqlx::{Connection, PgConnection, PgPool};
 
 use super::parity::{Difference, compare};
 use super::rebuild::Rebuild;
-use super::tables::{create_indexes, create_like, replace_tables, run};
+use super::tables::{create_indexes, create_like, keep_vacuum_away, replace_tables, run};
 use super::turn::{BEGIN, Checkpoint, fold_page, move_checkpoint};
 use super::{BATCH_EVENTS_MAX, Projection};
 use crate::feed::{self, Page};
@@ -17,7 +17,8 @@ use crate::keys::{self, Opener};
 
 /// How long others are left alone between two tries.
 const PAUSE: Duration = Duration::from_millis(400);
-/// How often the swap is tried: for about two minutes.
+/// How often the swap is tried: for about two minutes, and longer where somebody
+/// vacuums.
 const SWAP_TRIES: u32 = 240;
 /// How often it is looked whether live folding has come as far: for a few
 /// seconds. Where it stands still there is no report.
@@ -283,13 +284,15 @@ async fn prepare(
 /// Folds what is left and puts the new tables in the place of the old ones.
 ///
 /// The order of locks is that of [`Engine::run_once`]: checkpoint, then
-/// tables. While the checkpoint is held nobody folds, everybody reads.
+/// tables. While the checkpoint is held nobody folds, everybody reads. So who
+/// vacuums is waited for before.
 async fn swap(
     conn: &mut PgConnection,
     opener: &Opener,
     (projection, schema): (&dyn Projection, &str),
     differences: Option<&[Difference]>,
 ) -> anyhow::Result<Rebuild> {
+    keep_vacuum_away(conn, projection).await?;
     ensure_live(conn, projection).await?;
     let live = checkpoint(conn, projection, "live").await?;
     let rebuilt = checkpoint(conn, projection, "rebuild").await?;

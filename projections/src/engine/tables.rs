@@ -14,6 +14,10 @@ const INDEXES_AT_A_TIME: usize = 2;
 /// behind it for as long. Far less than PostgreSQL's `deadlock_timeout` (1 s),
 /// so that in a deadlock it is always the swap that gives way.
 const SWAP_LOCK_TIMEOUT: &str = "100ms";
+/// How long it waits before that for who vacuums, which nobody notices. Far more
+/// than `deadlock_timeout`, after which PostgreSQL breaks off an autovacuum that
+/// somebody waits for.
+const VACUUM_LOCK_TIMEOUT: &str = "10s";
 
 /// An empty table as the live one is: columns, keys, settings, grants, owner: whoever
 /// rebuilds need not be whoever serves. And its indexes, if the fold reads by
@@ -117,24 +121,25 @@ pub(super) async fn create_indexes(
     created.into_iter().collect()
 }
 
+/// Keeps vacuuming away from the live tables until the transaction ends: one of
+/// a large table takes minutes, and the swap could not wait for it while readers
+/// wait for the swap. Who reads or folds goes on.
+pub(super) async fn keep_vacuum_away(
+    conn: &mut PgConnection,
+    projection: &dyn Projection,
+) -> anyhow::Result<()> {
+    let mode = "share update exclusive";
+    lock_live(conn, projection, mode, VACUUM_LOCK_TIMEOUT).await
+}
+
 pub(super) async fn replace_tables(
     conn: &mut PgConnection,
     projection: &dyn Projection,
     schema: &str,
 ) -> anyhow::Result<()> {
-    let live: Vec<_> = projection
-        .tables()
-        .iter()
-        .map(|table| format!("public.{table}"))
-        .collect();
-    let live = live.join(", ");
     // All readers out before the first table goes.
-    run(
-        conn,
-        &format!("set local lock_timeout = '{SWAP_LOCK_TIMEOUT}'"),
-    )
-    .await?;
-    run(conn, &format!("lock table {live} in access exclusive mode")).await?;
+    lock_live(conn, projection, "access exclusive", SWAP_LOCK_TIMEOUT).await?;
+    let live = live_tables(projection);
     run(conn, &format!("drop table {live}")).await?;
     for table in projection.tables() {
         run(
@@ -144,6 +149,24 @@ pub(super) async fn replace_tables(
         .await?;
     }
     run(conn, &format!("drop schema {schema}")).await
+}
+
+async fn lock_live(
+    conn: &mut PgConnection,
+    projection: &dyn Projection,
+    mode: &str,
+    timeout: &str,
+) -> anyhow::Result<()> {
+    run(conn, &format!("set local lock_timeout = '{timeout}'")).await?;
+    let live = live_tables(projection);
+    run(conn, &format!("lock table {live} in {mode} mode")).await
+}
+
+/// The tables that everybody reads, for a statement about all of them.
+fn live_tables(projection: &dyn Projection) -> String {
+    let tables = projection.tables().iter();
+    let live: Vec<_> = tables.map(|table| format!("public.{table}")).collect();
+    live.join(", ")
 }
 
 pub(super) async fn run(conn: &mut PgConnection, sql: &str) -> anyhow::Result<()> {

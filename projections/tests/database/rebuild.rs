@@ -124,6 +124,43 @@ async fn a_long_reader_delays_the_swap_and_nobody_else() {
 }
 
 #[tokio::test]
+async fn who_vacuums_is_waited_for_and_nobody_else_waits() {
+    let database = Database::create().await;
+    let engine = database.engine();
+    append(&database.pool, &whole_call(1)).await;
+    engine.settle().await.unwrap();
+    let mut vacuuming = database.pool.acquire().await.unwrap();
+    let mut vacuum = vacuuming.begin().await.unwrap();
+    // The lock that VACUUM takes.
+    let lock = "lock table call_details in share update exclusive mode";
+    sqlx::query(lock).execute(&mut *vacuum).await.unwrap();
+
+    let meanwhile = async {
+        let sql = "select exists (select from pg_locks where not granted
+                       and relation = 'public.call_details'::regclass and mode = 'ShareUpdateExclusiveLock')";
+        loop {
+            let asked = sqlx::query_scalar(sql).fetch_one(&database.pool);
+            let is_waited_for: bool = asked.await.unwrap();
+            if is_waited_for {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        append(&database.pool, &whole_call(2)).await;
+        let folded = engine.run_once(NAME).await.unwrap();
+        assert!(matches!(folded, Progress::Worked { .. }), "{folded:?}");
+        assert_eq!(count(&database.pool, "call_details").await, 2);
+        vacuum.commit().await.unwrap();
+    };
+    let both = async { tokio::join!(engine.rebuild(NAME, |_| ()), meanwhile) };
+    let both = tokio::time::timeout(Duration::from_secs(30), both).await;
+    let (rebuilt, ()) = both.expect("the swap does not wait for who vacuums");
+    assert!(matches!(rebuilt.unwrap(), Rebuild::Done { .. }));
+    engine.settle().await.unwrap();
+    assert_eq!(count(&database.pool, NAME).await, 2);
+}
+
+#[tokio::test]
 async fn a_failed_rebuild_leaves_the_live_tables_as_they_were() {
     let database = Database::create().await;
     let tampered = Tampered::new(1, 0);
