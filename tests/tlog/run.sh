@@ -53,7 +53,8 @@ done
 [ -n "$url" ] || { echo 'tlog: the service did not start' >&2; cat "$work/err" >&2; exit 1; }
 
 size() { curl -fsS "$url/tlog/checkpoint" 2> /dev/null | sed -n 2p; }
-# Two heads, the second over more than a tile.
+# Two heads, the second over more than a tile: a webhook is two leaves, its delivery and
+# its event. All are waited for, for a head may be signed in the middle of them.
 for count in 5 150; do
   before=$(size || true)
   for n in $(seq $count); do
@@ -62,7 +63,7 @@ for count in 5 150; do
   done | sed 1d | curl -fsS -K -
   for _ in $(seq 600); do
     now=$(size || true)
-    [ "${now:-0}" -lt $((${before:-0} + count)) ] || break
+    [ "${now:-0}" -lt $((${before:-0} + 2 * count)) ] || break
     sleep 0.1
   done
 done
