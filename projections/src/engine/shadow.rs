@@ -292,7 +292,7 @@ async fn swap(
     (projection, schema): (&dyn Projection, &str),
     differences: Option<&[Difference]>,
 ) -> anyhow::Result<Rebuild> {
-    keep_vacuum_away(conn, projection).await?;
+    keep_vacuum_away(conn, projection, schema).await?;
     ensure_live(conn, projection).await?;
     let live = checkpoint(conn, projection, "live").await?;
     let rebuilt = checkpoint(conn, projection, "rebuild").await?;

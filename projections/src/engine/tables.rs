@@ -121,15 +121,20 @@ pub(super) async fn create_indexes(
     created.into_iter().collect()
 }
 
-/// Keeps vacuuming away from the live tables until the transaction ends: one of
-/// a large table takes minutes, and the swap could not wait for it while readers
-/// wait for the swap. Who reads or folds goes on.
+/// Keeps vacuuming away from the live and the new tables until the transaction
+/// ends: one of a large table takes minutes, and the swap could not wait for it
+/// while readers wait for the swap. Who reads or folds goes on.
 pub(super) async fn keep_vacuum_away(
     conn: &mut PgConnection,
     projection: &dyn Projection,
+    schema: &str,
 ) -> anyhow::Result<()> {
     let mode = "share update exclusive";
-    lock_live(conn, projection, mode, VACUUM_LOCK_TIMEOUT).await
+    for schema in ["public", schema] {
+        let tables = tables_in(schema, projection);
+        lock(conn, &tables, mode, VACUUM_LOCK_TIMEOUT).await?;
+    }
+    Ok(())
 }
 
 pub(super) async fn replace_tables(
@@ -137,9 +142,9 @@ pub(super) async fn replace_tables(
     projection: &dyn Projection,
     schema: &str,
 ) -> anyhow::Result<()> {
+    let live = tables_in("public", projection);
     // All readers out before the first table goes.
-    lock_live(conn, projection, "access exclusive", SWAP_LOCK_TIMEOUT).await?;
-    let live = live_tables(projection);
+    lock(conn, &live, "access exclusive", SWAP_LOCK_TIMEOUT).await?;
     run(conn, &format!("drop table {live}")).await?;
     for table in projection.tables() {
         run(
@@ -151,22 +156,21 @@ pub(super) async fn replace_tables(
     run(conn, &format!("drop schema {schema}")).await
 }
 
-async fn lock_live(
+async fn lock(
     conn: &mut PgConnection,
-    projection: &dyn Projection,
+    tables: &str,
     mode: &str,
     timeout: &str,
 ) -> anyhow::Result<()> {
     run(conn, &format!("set local lock_timeout = '{timeout}'")).await?;
-    let live = live_tables(projection);
-    run(conn, &format!("lock table {live} in {mode} mode")).await
+    run(conn, &format!("lock table {tables} in {mode} mode")).await
 }
 
-/// The tables that everybody reads, for a statement about all of them.
-fn live_tables(projection: &dyn Projection) -> String {
+/// A projection's tables, for a statement about all of them.
+fn tables_in(schema: &str, projection: &dyn Projection) -> String {
     let tables = projection.tables().iter();
-    let live: Vec<_> = tables.map(|table| format!("public.{table}")).collect();
-    live.join(", ")
+    let tables: Vec<_> = tables.map(|table| format!("{schema}.{table}")).collect();
+    tables.join(", ")
 }
 
 pub(super) async fn run(conn: &mut PgConnection, sql: &str) -> anyhow::Result<()> {

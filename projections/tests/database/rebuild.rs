@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use projections::engine::{Difference, DifferentRow, Rebuild};
 use projections::{Progress, interactions};
-use sqlx::Connection;
+use sqlx::{Connection, PgPool, Postgres, Transaction};
 use tokio::sync::Notify;
 
 use crate::facts::*;
@@ -129,28 +129,19 @@ async fn who_vacuums_is_waited_for_and_nobody_else_waits() {
     let engine = database.engine();
     append(&database.pool, &whole_call(1)).await;
     engine.settle().await.unwrap();
-    let mut vacuuming = database.pool.acquire().await.unwrap();
-    let mut vacuum = vacuuming.begin().await.unwrap();
-    // The lock that VACUUM takes.
-    let lock = "lock table call_details in share update exclusive mode";
-    sqlx::query(lock).execute(&mut *vacuum).await.unwrap();
+    let (live, new) = ("public.call_details", "rebuild_interactions.call_details");
+    let vacuuming_live = vacuum(&database.pool, live).await;
 
     let meanwhile = async {
-        let sql = "select exists (select from pg_locks where not granted
-                       and relation = 'public.call_details'::regclass and mode = 'ShareUpdateExclusiveLock')";
-        loop {
-            let asked = sqlx::query_scalar(sql).fetch_one(&database.pool);
-            let is_waited_for: bool = asked.await.unwrap();
-            if is_waited_for {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
+        is_waited_for(&database.pool, live).await;
+        let vacuuming_new = vacuum(&database.pool, new).await;
+        vacuuming_live.commit().await.unwrap();
+        is_waited_for(&database.pool, new).await;
         append(&database.pool, &whole_call(2)).await;
         let folded = engine.run_once(NAME).await.unwrap();
         assert!(matches!(folded, Progress::Worked { .. }), "{folded:?}");
-        assert_eq!(count(&database.pool, "call_details").await, 2);
-        vacuum.commit().await.unwrap();
+        assert_eq!(count(&database.pool, live).await, 2);
+        vacuuming_new.commit().await.unwrap();
     };
     let both = async { tokio::join!(engine.rebuild(NAME, |_| ()), meanwhile) };
     let both = tokio::time::timeout(Duration::from_secs(30), both).await;
@@ -158,6 +149,28 @@ async fn who_vacuums_is_waited_for_and_nobody_else_waits() {
     assert!(matches!(rebuilt.unwrap(), Rebuild::Done { .. }));
     engine.settle().await.unwrap();
     assert_eq!(count(&database.pool, NAME).await, 2);
+}
+
+/// Holds what VACUUM holds of a table.
+async fn vacuum(pool: &PgPool, table: &str) -> Transaction<'static, Postgres> {
+    let mut held = pool.begin().await.unwrap();
+    let lock = format!("lock table {table} in share update exclusive mode");
+    sqlx::query(&lock).execute(&mut *held).await.unwrap();
+    held
+}
+
+/// Returns when somebody waits until nobody vacuums a table.
+async fn is_waited_for(pool: &PgPool, table: &str) {
+    let sql = "select exists (select from pg_locks where not granted
+                   and relation = $1::regclass and mode = 'ShareUpdateExclusiveLock')";
+    while !sqlx::query_scalar::<_, bool>(sql)
+        .bind(table)
+        .fetch_one(pool)
+        .await
+        .unwrap()
+    {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
