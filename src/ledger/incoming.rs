@@ -6,9 +6,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 /// How long a batch gathers while much is going on. Each has its price, whatever
-/// is in it: at 1,700 webhooks a second this saves a seventh of all processor time
-/// (docs/adr/0016).
-const GATHERING: Duration = Duration::from_millis(4);
+/// is in it: at 2,500 webhooks a second this saves a fifth of all processor time,
+/// and at full load it costs nothing, which 4 ms did (docs/adr/0016).
+const GATHERING: Duration = Duration::from_millis(1);
 /// A batch of so many is worth what it costs: it does not wait for more.
 const ENOUGH: usize = 16;
 /// For how long after a batch of several there is thought to be much going on.

@@ -7,9 +7,11 @@
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection, PgPool};
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -131,13 +133,39 @@ impl Room {
     }
 }
 
-/// The tasks behind a [`Writer`].
-pub struct WriterTask(JoinSet<()>);
+/// The tasks behind a [`Writer`], and their thread.
+pub struct WriterTask {
+    tasks: JoinSet<()>,
+    /// Dropped after the tasks, which ends the thread.
+    _thread: Thread,
+}
 
 impl WriterTask {
     /// Waits until all that was queued is written. Drop every [`Writer`] first.
     pub async fn drained(self) {
-        self.0.join_all().await;
+        self.tasks.join_all().await;
+    }
+}
+
+/// A thread of the writer's own. What PostgreSQL answers to it is taken up at
+/// once: among the tasks that answer requests it would wait for dozens of them,
+/// three times in each batch, while the ledger lock is free.
+struct Thread {
+    runtime: Handle,
+    _alive: oneshot::Sender<()>,
+}
+
+impl Thread {
+    fn start() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (alive, over) = oneshot::channel();
+        let thread = thread::Builder::new().name("ledger-writer".to_owned());
+        thread.spawn(move || runtime.block_on(over))?;
+        Ok(Self {
+            runtime: handle,
+            _alive: alive,
+        })
     }
 }
 
@@ -157,17 +185,22 @@ impl Writer {
             queued.prepared.size_bytes()
         });
         let incoming = Arc::new(Mutex::new(incoming));
+        let thread = Thread::start().expect("the system has a thread for the writer");
         let mut tasks = JoinSet::new();
         for _ in 0..BATCHES_AT_ONCE {
             let link = Link::to(&pool, keyring.clone());
-            tasks.spawn(run(link, limits, incoming.clone()));
+            tasks.spawn_on(run(link, limits, incoming.clone()), &thread.runtime);
         }
         let writer = Self {
             queue,
             room,
             keyring,
         };
-        (writer, WriterTask(tasks))
+        let task = WriterTask {
+            tasks,
+            _thread: thread,
+        };
+        (writer, task)
     }
 
     /// Appends an entry. Returns when it is durable.
