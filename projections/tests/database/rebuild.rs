@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use projections::engine::{Difference, DifferentRow, Rebuild};
 use projections::{Progress, interactions};
-use sqlx::{Connection, PgPool, Postgres, Transaction};
+use sqlx::pool::PoolConnection;
+use sqlx::{Connection, Executor, PgPool, Postgres};
 use tokio::sync::Notify;
 
 use crate::facts::*;
@@ -135,13 +136,13 @@ async fn who_vacuums_is_waited_for_and_nobody_else_waits() {
     let meanwhile = async {
         is_waited_for(&database.pool, live).await;
         let vacuuming_new = vacuum(&database.pool, new).await;
-        vacuuming_live.commit().await.unwrap();
+        vacuumed(vacuuming_live).await;
         is_waited_for(&database.pool, new).await;
         append(&database.pool, &whole_call(2)).await;
         let folded = engine.run_once(NAME).await.unwrap();
         assert!(matches!(folded, Progress::Worked { .. }), "{folded:?}");
         assert_eq!(count(&database.pool, live).await, 2);
-        vacuuming_new.commit().await.unwrap();
+        vacuumed(vacuuming_new).await;
     };
     let both = async { tokio::join!(engine.rebuild(NAME, |_| ()), meanwhile) };
     let both = tokio::time::timeout(Duration::from_secs(30), both).await;
@@ -151,12 +152,16 @@ async fn who_vacuums_is_waited_for_and_nobody_else_waits() {
     assert_eq!(count(&database.pool, NAME).await, 2);
 }
 
-/// Holds what VACUUM holds of a table.
-async fn vacuum(pool: &PgPool, table: &str) -> Transaction<'static, Postgres> {
-    let mut held = pool.begin().await.unwrap();
-    let lock = format!("lock table {table} in share update exclusive mode");
-    sqlx::query(&lock).execute(&mut *held).await.unwrap();
+/// Holds what VACUUM holds of a table, until [`vacuumed`].
+async fn vacuum(pool: &PgPool, table: &str) -> PoolConnection<Postgres> {
+    let mut held = pool.acquire().await.unwrap();
+    let lock = format!("begin; lock table {table} in share update exclusive mode");
+    held.execute(lock.as_str()).await.unwrap();
     held
+}
+
+async fn vacuumed(mut held: PoolConnection<Postgres>) {
+    held.execute("commit").await.unwrap();
 }
 
 /// Returns when somebody waits until nobody vacuums a table.
