@@ -11,8 +11,8 @@ use super::turn::Turn;
 use crate::feed::{self, Page};
 use crate::keys::Opener;
 
-/// How many are kept: for those who lag a little, and the next.
-const KEPT_MAX: usize = 3;
+/// How many are kept: that which is folded, and the next.
+const KEPT_MAX: usize = 2;
 
 /// The latest pages. What is on the ledger never changes, so neither does a page
 /// that stands.
