@@ -26,4 +26,4 @@ pub mod signatures;
 pub mod subjects;
 pub mod telemetry;
 pub mod transaction;
-mod worker;
+pub mod worker;

@@ -8,6 +8,7 @@ pub mod news;
 mod project;
 mod retention;
 mod seal;
+pub mod statistics;
 
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ pub fn start(app: &Arc<App>) -> JoinSet<()> {
     until_stopped(Box::pin(project::follow(app.clone())));
     until_stopped(Box::pin(project::rebuild_when_due(app.clone())));
     until_stopped(Box::pin(project::measure(app.clone())));
+    until_stopped(Box::pin(statistics::keep(app.clone())));
     until_stopped(Box::pin(seal::seal_what_is_new(app.clone())));
     until_stopped(Box::pin(retention::apply(app.clone())));
     until_stopped(Box::pin(batches::drive(app.clone())));

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use bitacora::ledger::{deliveries, events};
+use bitacora::worker::statistics;
 use chrono::{DateTime, Utc};
 use domain::conversation::Status;
 use domain::{Channel, Direction, Provider};
@@ -334,7 +335,8 @@ async fn fill(database_url: &str) {
         }
     };
     tokio::join!(run(fill_read_models()), run(fill_ledger()));
-    run("analyze".to_owned()).await;
+    let pool = PgPool::connect(database_url).await.unwrap();
+    statistics::analyze_new(&pool).await.unwrap();
 }
 
 /// The indexes are made again when the rows are there.

@@ -9,7 +9,7 @@ use sqlx::{Connection, PgConnection, PgPool};
 
 use super::parity::{Difference, compare};
 use super::rebuild::Rebuild;
-use super::tables::{create_indexes, create_like, keep_vacuum_away, replace_tables, run};
+use super::tables::{analyze, create_indexes, create_like, keep_vacuum_away, replace_tables, run};
 use super::turn::{BEGIN, Checkpoint, fold_page, move_checkpoint};
 use super::{BATCH_EVENTS_MAX, Projection};
 use crate::feed::{self, Page};
@@ -112,6 +112,7 @@ impl<'a> Shadow<'a> {
 
     async fn try_finish(&mut self, pool: &PgPool) -> anyhow::Result<Rebuild> {
         create_indexes(pool, self.projection, &self.schema).await?;
+        analyze(&mut self.conn, self.projection, &self.schema).await?;
         let differences = self.report(pool).await?;
         self.follow_live().await?;
         for _ in 1..SWAP_TRIES {

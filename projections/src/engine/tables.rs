@@ -121,6 +121,17 @@ pub(super) async fn create_indexes(
     created.into_iter().collect()
 }
 
+/// Has PostgreSQL look at what is in the new tables. Until it has, it plans as
+/// if hardly a row matched a filter, and lists would read them whole after the
+/// swap.
+pub(super) async fn analyze(
+    conn: &mut PgConnection,
+    projection: &dyn Projection,
+    schema: &str,
+) -> anyhow::Result<()> {
+    run(conn, &format!("analyze {}", tables_in(schema, projection))).await
+}
+
 /// Keeps vacuuming away from the live and the new tables until the transaction
 /// ends: one of a large table takes minutes, and the swap could not wait for it
 /// while readers wait for the swap. Who reads or folds goes on.

@@ -86,6 +86,22 @@ async fn a_rebuild_disturbs_neither_those_who_write_nor_those_who_read() {
 }
 
 #[tokio::test]
+async fn the_planner_knows_the_new_tables() {
+    let database = Database::create().await;
+    let engine = database.engine();
+    append(&database.pool, &many_calls()).await;
+    engine.settle().await.unwrap();
+    engine.rebuild(NAME, |_| ()).await.unwrap();
+    let known = "select count(distinct tablename) from pg_stats
+                 where schemaname = 'public' and tablename in ('interactions', 'call_details')";
+    let known: i64 = sqlx::query_scalar(known)
+        .fetch_one(&database.pool)
+        .await
+        .unwrap();
+    assert_eq!(known, 2);
+}
+
+#[tokio::test]
 async fn a_long_reader_delays_the_swap_and_nobody_else() {
     let database = Database::create().await;
     let engine = database.engine();
