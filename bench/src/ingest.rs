@@ -45,8 +45,10 @@ pub struct Measured {
     pub rate: f64,
     /// Transactions a second of the floor.
     pub floor: f64,
-    /// Webhooks a second of stock, if it took part.
-    pub stock: Option<f64>,
+    /// Webhooks a second of stock; 0 if it took no part.
+    pub stock: f64,
+    /// Our rate in each round, over stock's in the same.
+    pub over_stock: f64,
     /// Our rate in each round, over the floor's in the same.
     pub over_floor: f64,
     /// Half of the answers came within so many milliseconds.
@@ -239,10 +241,11 @@ impl Rounds {
         };
         Measured {
             over_floor: median(&over(&self.rate, &self.floor)),
+            over_stock: median(&over(&self.rate, &self.stock)),
             p99_over_p50: median(&over(&self.p99, &self.p50)),
             rate: median(&self.rate),
             floor: median(&self.floor),
-            stock: (!self.stock.is_empty()).then(|| median(&self.stock)),
+            stock: median(&self.stock),
             p50_ms: median(&self.p50),
             p99_ms: median(&self.p99),
             cpu_us: self

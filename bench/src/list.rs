@@ -25,6 +25,8 @@ pub const FILTERS: [&str; 3] = [
 pub struct Measured {
     /// Lists a second.
     pub rate: f64,
+    /// Those, over pgbench in the same round.
+    pub over_floor: f64,
     /// The SQL of the list, a second, by pgbench.
     pub floor: f64,
 }
@@ -62,7 +64,9 @@ pub async fn measure(
         )?);
         ours.push(ask(service, &request, count.max(200)).await?);
     }
+    let over: Vec<f64> = ours.iter().zip(&floors).map(|(a, b)| a / b).collect();
     Ok(Measured {
+        over_floor: median(&over),
         rate: median(&ours),
         floor: median(&floors),
     })

@@ -124,8 +124,6 @@ async fn main() -> anyhow::Result<()> {
         },
         report: Report::default(),
         next: 0,
-        top: 0.0,
-        top_folding: 0.0,
         server,
         options,
     };

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::Options;
 use crate::ingest::{self, Contest, Effort, Measured, Variant};
+use crate::process::Service;
 use crate::report::{self, Report};
-use crate::server::Server;
+use crate::server::{Server, service};
 
 /// How much of everything.
 pub struct Scale {
@@ -65,10 +66,6 @@ pub struct Bench {
     pub report: Report,
     /// The number of the next conversation.
     pub next: u64,
-    /// The top rate of ingest alone, once it was measured.
-    pub top: f64,
-    /// The top rate while the same process folds.
-    pub top_folding: f64,
 }
 
 impl Bench {
@@ -103,6 +100,23 @@ impl Bench {
     /// Whether a group of measures was asked for.
     pub fn wants(&self, name: &str) -> bool {
         self.options.only.is_empty() || self.options.only.iter().any(|only| only == name)
+    }
+
+    /// Webhooks that a service takes a second as this moment is: these machines
+    /// are now and then half as fast as minutes before.
+    pub async fn top(&mut self, arguments: &[&str], database: &str) -> anyhow::Result<f64> {
+        self.server.make(database).await?;
+        let arguments = [&["serve"], arguments].concat();
+        let url = self.server.database(database);
+        let service = Service::start(&mut service(&self.options.program, &arguments, &url))?;
+        let webhooks = self.scale.effort.webhooks;
+        ingest::send(
+            &service,
+            ingest::requests(&mut self.next, webhooks / 4, USUAL),
+        )
+        .await?;
+        let requests = ingest::requests(&mut self.next, webhooks, USUAL);
+        Ok(ingest::send(&service, requests).await?.rate())
     }
 
     /// Webhooks a second, in rounds.

@@ -45,12 +45,12 @@ struct Inner {
 #[derive(Default)]
 struct Kept {
     epoch: i64,
-    keys: HashMap<Scope, Arc<Key>>,
-    before: HashMap<Scope, Arc<Key>>,
+    keys: HashMap<Arc<Scope>, Arc<Key>>,
+    before: HashMap<Arc<Scope>, Arc<Key>>,
 }
 
 /// What is under one key.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(PartialEq, Eq, Hash)]
 struct Scope {
     subject: Subject,
     channel: &'static str,
@@ -60,7 +60,7 @@ struct Scope {
 /// A key of this process's.
 pub(super) struct Key {
     key: Arc<SubjectKey>,
-    scope: Scope,
+    scope: Arc<Scope>,
     wrapped: Vec<u8>,
     created_at: DateTime<Utc>,
     /// On which server it is known to be durable.
@@ -245,11 +245,11 @@ impl Keyring {
         let known = kept.keys.get(&scope).cloned();
         let key = known.unwrap_or_else(|| {
             let known = kept.before.remove(&scope);
-            let key = known.unwrap_or_else(|| Arc::new(self.fresh(scope.clone(), now)));
+            let key = known.unwrap_or_else(|| Arc::new(self.fresh(scope, now)));
             if kept.keys.len() >= KEYS_MAX {
                 kept.before = std::mem::take(&mut kept.keys);
             }
-            kept.keys.insert(scope, key.clone());
+            kept.keys.insert(key.scope.clone(), key.clone());
             key
         });
         drop(kept);
@@ -318,7 +318,7 @@ impl Keyring {
         let (key, wrapped) = self.0.masters.fresh(self.0.source.id(), &random);
         Key {
             key: Arc::new(key),
-            scope,
+            scope: Arc::new(scope),
             wrapped,
             created_at: now,
             written_on: AtomicU64::new(0),

@@ -59,7 +59,7 @@ impl Bench {
                 self.report.add(Line {
                     measure: format!("`GET /api/interactions?{filter}` at {} interactions, against pgbench running its SQL", self.scale.full),
                     target: Some(Target::AtLeast(0.5)),
-                    value: measured.rate / measured.floor,
+                    value: measured.over_floor,
                     unit: "×",
                     figures: format!("{:.0}/s against {:.0}/s", measured.rate, measured.floor),
                 });

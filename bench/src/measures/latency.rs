@@ -10,28 +10,15 @@ use crate::{median, overload, visible};
 
 impl Bench {
     pub(crate) async fn visible_and_overload(&mut self) -> anyhow::Result<()> {
-        if self.top == 0.0 {
-            // Not measured in this run.
-            (self.top, self.top_folding) = (8_000.0, 6_000.0);
-        }
-        let database = "ingest";
+        let database = "latency";
         self.server.make(database).await?;
         if self.wants("visible") {
             eprintln!("visible");
-            let service = Service::start(&mut service(
-                &self.options.program,
-                &["serve"],
-                &self.server.database(database),
-            ))?;
-            settled(&self.server, database).await?;
-            let delays = visible::measure(
-                &service,
-                self.top_folding / 2.0,
-                self.scale.seconds * 2,
-                1536,
-                &mut self.next,
-            )
-            .await?;
+            let half = self.top(&[], database).await? / 2.0;
+            let service = self.settled(database).await?;
+            let delays =
+                visible::measure(&service, half, self.scale.seconds * 2, 1536, &mut self.next)
+                    .await?;
             self.report.add(Line {
                 measure:
                     "commit to visible in `GET /api/interactions/{id}` at half the top rate, p99"
@@ -40,25 +27,20 @@ impl Bench {
                 value: delays.p99_ms,
                 unit: " ms",
                 figures: format!(
-                    "median {:.0} ms, {} followed at {:.0}/s",
-                    delays.p50_ms,
-                    delays.followed,
-                    self.top_folding / 2.0
+                    "median {:.0} ms, {} followed at {half:.0}/s",
+                    delays.p50_ms, delays.followed,
                 ),
             });
         }
         if self.wants("overload") {
             eprintln!("overload");
-            let service = Service::start(&mut service(
-                &self.options.program,
-                &["serve"],
-                &self.server.database(database),
-            ))?;
+            let twice = self.top(&[], database).await? * 2.0;
+            let service = self.settled(database).await?;
             let over = overload::measure(
                 &self.server,
                 &service,
                 database,
-                self.top_folding * 2.0,
+                twice,
                 self.scale.seconds,
                 &mut self.next,
             )
@@ -97,6 +79,14 @@ impl Bench {
             });
         }
         self.server.drop(database).await
+    }
+
+    /// A service that has folded all that there is.
+    async fn settled(&self, database: &str) -> anyhow::Result<Service> {
+        let url = self.server.database(database);
+        let service = Service::start(&mut service(&self.options.program, &["serve"], &url))?;
+        settled(&self.server, database).await?;
+        Ok(service)
     }
 }
 

@@ -35,7 +35,7 @@ pub use status::{RebuildStatus, State, Status};
 use crate::keys::Opener;
 
 /// Most events that one transaction folds.
-pub const BATCH_EVENTS_MAX: i64 = 1_500;
+pub const BATCH_EVENTS_MAX: i64 = 1_250;
 /// How often one that waits looks again when no engine here told it anything:
 /// another replica may be the one that folds.
 const WAIT_POLL: Duration = Duration::from_millis(25);
