@@ -116,9 +116,11 @@ mod tests {
         let later = async {
             advance(GATHERING / 2).await;
             queue.try_send(3).unwrap();
+            advance(GATHERING * 2).await;
+            queue.try_send(4).unwrap();
         };
         let (batch, ()) = tokio::join!(incoming.next_batch(), later);
-        assert_eq!(batch, Some(vec![2, 3]));
+        assert_eq!(batch, Some(vec![2, 3, 4]));
         for _ in 0..ENOUGH {
             queue.try_send(4).unwrap();
         }
