@@ -6,9 +6,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 /// How long a batch gathers while much is going on, and how often, until there
-/// is enough in it. Each has its price, whatever is in it, which is what most
-/// of the time goes to at some thousand webhooks a second; at full load there is
-/// enough at once (docs/adr/0016).
+/// is enough in it. Each has its price, whatever is in it: at 3,000 webhooks a
+/// second four times instead of one save an eighth of PostgreSQL's time, and cost
+/// full load nothing (docs/adr/0016).
 const GATHERING: Duration = Duration::from_millis(1);
 const GATHERINGS_MAX: u32 = 4;
 /// A batch of so many is worth what it costs: it does not wait for more.

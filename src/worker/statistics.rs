@@ -2,10 +2,10 @@
 //!
 //! Of a table at which it has never looked it believes that hardly a row
 //! matches a filter, and none matches two: a list of the newest then reads
-//! every row that there is. Its autovacuum looks after a minute or so; but it
-//! first sets the count of the rows and then learns what is in them, and only
-//! the count has sessions plan anew, so they may go on as they planned in
-//! between for as long as they last. So new tables are looked at here, as soon
+//! every row that there is. Its autovacuum looks after a minute or so, and
+//! sessions went on with the plans that they had (most likely because it first
+//! sets the count of the rows and then learns what is in them, and only the
+//! count has them plan anew). So new tables are looked at here, as soon
 //! as there is something to see. Afterwards autovacuum keeps up.
 
 use std::sync::Arc;

@@ -13,12 +13,11 @@ impl Bench {
             return Ok(());
         }
         eprintln!("backlog: filling a ledger");
-        let (server, program) = (&self.server, &self.options.program);
-        let database = backlog::filled(server, program, self.scale.backlog, 1536).await?;
+        let program = self.options.program.clone();
+        let database = backlog::filled(&self.server, &program, self.scale.backlog, 1536).await?;
         eprintln!("backlog: projecting it");
         let before = self.top(&["--api"], TOP).await?;
-        let (server, program) = (&self.server, &self.options.program);
-        let folded = backlog::run(server, program, &database).await?;
+        let folded = backlog::run(&self.server, &program, &database).await?;
         let top = f64::midpoint(before, self.top(&["--api"], TOP).await?);
         self.server.drop(TOP).await?;
         let (service_us, postgres_us) = folded.cpu_us();

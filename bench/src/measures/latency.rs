@@ -15,7 +15,7 @@ impl Bench {
         if self.wants("visible") {
             eprintln!("visible");
             let half = self.top(&[], database).await? / 2.0;
-            let service = self.settled(database).await?;
+            let service = self.settled_service(database).await?;
             let delays =
                 visible::measure(&service, half, self.scale.seconds * 2, 1536, &mut self.next)
                     .await?;
@@ -35,7 +35,7 @@ impl Bench {
         if self.wants("overload") {
             eprintln!("overload");
             let twice = self.top(&[], database).await? * 2.0;
-            let service = self.settled(database).await?;
+            let service = self.settled_service(database).await?;
             let over = overload::measure(
                 &self.server,
                 &service,
@@ -82,7 +82,7 @@ impl Bench {
     }
 
     /// A service that has folded all that there is.
-    async fn settled(&self, database: &str) -> anyhow::Result<Service> {
+    async fn settled_service(&self, database: &str) -> anyhow::Result<Service> {
         let url = self.server.database(database);
         let service = Service::start(&mut service(&self.options.program, &["serve"], &url))?;
         settled(&self.server, database).await?;
