@@ -18,7 +18,7 @@ pub use crate::text::words;
 /// Most bytes of words that are remembered, about a third of what they take.
 const REMEMBERED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The greatest place that a vector can hold: later words are all there.
-const PLACE_MAX: usize = 16_383;
+const PLACE_MAX: u16 = 16_383;
 /// The most places of one stem that a vector holds.
 const PLACES_MAX: usize = 255;
 
@@ -30,11 +30,20 @@ pub struct Lexicon {
 
 #[derive(Default)]
 struct Words {
-    /// The stems, each at the number by which it is known.
-    stems: Vec<String>,
-    numbers: HashMap<String, usize>,
-    known: HashMap<String, Word>,
+    /// The words and the stems, each at the number by which it is known.
+    words: Vec<Word>,
+    stems: Vec<Stem>,
+    word_numbers: HashMap<String, usize>,
+    stem_numbers: HashMap<String, usize>,
     bytes: usize,
+}
+
+/// The order of stems is PostgreSQL's, that of their bytes: the first eight as a
+/// number, for it is decided there as a rule.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Stem {
+    first: u64,
+    text: String,
 }
 
 /// What PostgreSQL makes of a word: mostly one stem in one place.
@@ -47,14 +56,15 @@ struct Word {
 /// one row while we make the next.
 pub struct Vectors<'l> {
     words: RwLockReadGuard<'l, Words>,
-    texts: Vec<String>,
+    /// Of each text the numbers of its words.
+    texts: Vec<Vec<usize>>,
 }
 
-/// A vector, as PostgreSQL reads it.
+/// A vector, as PostgreSQL reads it: as text, or in its binary form.
 #[derive(Clone, Copy)]
 pub struct Vector<'v> {
     words: &'v Words,
-    text: &'v str,
+    text: &'v [usize],
 }
 
 impl Lexicon {
@@ -71,14 +81,14 @@ impl Lexicon {
         T: IntoIterator<Item = &'a str>,
     {
         let texts: Vec<String> = texts.map(words).collect();
-        let mut words = self.words.read().await;
-        if !words.know(&texts) {
+        loop {
+            let words = self.words.read().await;
+            if let Some(texts) = words.numbers(&texts) {
+                return Ok(Vectors { words, texts });
+            }
             drop(words);
-            let mut learning = self.words.write().await;
-            learning.learn(conn, &texts).await?;
-            words = learning.downgrade();
+            self.words.write().await.learn(conn, &texts).await?;
         }
-        Ok(Vectors { words, texts })
     }
 }
 
@@ -90,15 +100,71 @@ impl Vectors<'_> {
     }
 }
 
+impl<'v> Vector<'v> {
+    /// Gives each of its stems with its places, in order. How many there are.
+    fn stems(&self, mut take: impl FnMut(&'v str, &[(usize, u16)])) -> usize {
+        let mut found = Vec::with_capacity(self.text.len());
+        let mut before = 0;
+        for number in self.text {
+            let word = &self.words.words[*number];
+            let place =
+                |place| u16::try_from(before + place).map_or(PLACE_MAX, |at| at.min(PLACE_MAX));
+            found.extend(word.stems.iter().map(|(stem, at)| (*stem, place(at))));
+            before += word.places;
+        }
+        found.sort_unstable();
+        found.dedup();
+        let stems = found.chunk_by(|(stem, _), (next, _)| stem == next);
+        let mut stems: Vec<_> = stems
+            .map(|places| (&self.words.stems[places[0].0], places))
+            .collect();
+        stems.sort_unstable_by_key(|(stem, _)| *stem);
+        for (stem, places) in &stems {
+            take(&stem.text, &places[..places.len().min(PLACES_MAX)]);
+        }
+        stems.len()
+    }
+
+    /// As `tsvectorrecv` of PostgreSQL reads it.
+    fn binary(&self) -> Vec<u8> {
+        let mut out = vec![0; 4];
+        let count = self.stems(|stem, places| {
+            out.extend_from_slice(stem.as_bytes());
+            out.push(0);
+            out.extend_from_slice(&(places.len() as u16).to_be_bytes());
+            for (_, place) in places {
+                out.extend_from_slice(&place.to_be_bytes());
+            }
+        });
+        out[..4].copy_from_slice(&(count as u32).to_be_bytes());
+        out
+    }
+}
+
 impl fmt::Display for Vector<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.words.vector(self.text))
+        let mut text = String::with_capacity(16 * self.text.len());
+        self.stems(|stem, places| {
+            let mut before = "':";
+            text.push('\'');
+            text.push_str(stem);
+            for (_, place) in places {
+                // Writing to a string cannot fail.
+                let _ = write!(text, "{before}{place}");
+                before = ",";
+            }
+            text.push(' ');
+        });
+        formatter.write_str(&text)
     }
 }
 
 impl Serialize for Vector<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.words.vector(self.text))
+        match serializer.is_human_readable() {
+            true => serializer.collect_str(self),
+            false => serializer.serialize_bytes(&self.binary()),
+        }
     }
 }
 
@@ -107,9 +173,13 @@ fn split(text: &str) -> impl Iterator<Item = &str> {
 }
 
 impl Words {
-    fn know(&self, texts: &[String]) -> bool {
-        let mut words = texts.iter().flat_map(|text| split(text));
-        words.all(|word| self.known.contains_key(word))
+    /// Of each text the numbers of its words, if all are known.
+    fn numbers(&self, texts: &[String]) -> Option<Vec<Vec<usize>>> {
+        let number = |word| self.word_numbers.get(word).copied();
+        let texts = texts.iter();
+        texts
+            .map(|text| split(text).map(number).collect())
+            .collect()
     }
 
     /// Asks for the words that are not known yet, all at once.
@@ -119,7 +189,7 @@ impl Words {
         }
         let words = texts.iter().flat_map(|text| split(text));
         let new: BTreeSet<&str> = words
-            .filter(|word| !self.known.contains_key(*word))
+            .filter(|word| !self.word_numbers.contains_key(*word))
             .collect();
         let new: Vec<&str> = new.into_iter().collect();
         // The word at the end tells how many places the other took.
@@ -156,46 +226,30 @@ impl Words {
             .collect();
         self.bytes += word.len();
         let places = end - 1;
-        self.known.insert(word.to_owned(), Word { stems, places });
+        self.word_numbers.insert(word.to_owned(), self.words.len());
+        self.words.push(Word { stems, places });
     }
 
     fn number(&mut self, stem: String) -> usize {
         let next = self.stems.len();
-        let number = *self.numbers.entry(stem.clone()).or_insert(next);
+        let number = *self.stem_numbers.entry(stem.clone()).or_insert(next);
         if number == next {
             self.bytes += stem.len();
-            self.stems.push(stem);
+            self.stems.push(Stem::of(stem));
         }
         number
     }
+}
 
-    fn vector(&self, text: &str) -> String {
-        let mut found = Vec::new();
-        let mut before = 0;
-        for word in split(text).filter_map(|word| self.known.get(word)) {
-            let stems = word.stems.iter();
-            found.extend(stems.map(|(stem, place)| (*stem, (before + place).min(PLACE_MAX))));
-            before += word.places;
+impl Stem {
+    fn of(text: String) -> Self {
+        let mut first = [0; 8];
+        for (to, from) in first.iter_mut().zip(text.bytes()) {
+            *to = from;
         }
-        found.sort_unstable();
-        found.dedup();
-        let mut stems: Vec<_> = found
-            .chunk_by(|(stem, _), (next, _)| stem == next)
-            .collect();
-        // As PostgreSQL orders them, so that it need not.
-        stems.sort_unstable_by_key(|of_stem| &self.stems[of_stem[0].0]);
-        let mut vector = String::with_capacity(text.len() * 2);
-        for of_stem in stems {
-            let mut before = "':";
-            vector.push('\'');
-            vector.push_str(&self.stems[of_stem[0].0]);
-            for (_, place) in of_stem.iter().take(PLACES_MAX) {
-                // Writing to a string cannot fail.
-                let _ = write!(vector, "{before}{place}");
-                before = ",";
-            }
-            vector.push(' ');
+        Self {
+            first: u64::from_be_bytes(first),
+            text,
         }
-        vector
     }
 }

@@ -73,8 +73,9 @@ impl Table {
         let mut copy = conn.copy_in_raw(&sql).await?;
         let mut out = Vec::with_capacity(2 * COPY_BYTES);
         out.extend_from_slice(copy::HEADER);
+        let mut encoder = copy::Encoder::new(columns);
         for row in rows {
-            copy::push_row(&mut out, row, &columns)?;
+            encoder.push(&mut out, row)?;
             // PostgreSQL stores these while we write the next.
             if out.len() > COPY_BYTES {
                 copy.send(&*out).await?;
