@@ -3,12 +3,15 @@
 //!
 //! Webhooks are short, and most of each is the provider's field names. So
 //! zstd is given a dictionary that knows them: `packing_1.txt`, made once of
-//! the providers' documented examples and the shapes of our own events. What
-//! was packed with it is opened with it for ever: it never changes; another
-//! one would be another form. docs/adr/0023.
+//! the providers' documented examples and the shapes of our own events; and
+//! `packing_2.bin`, which goes before it, knows how often what comes, so that
+//! this need not be counted and written each time. What was packed with one is
+//! opened with it for ever: it never changes; another one would be another
+//! form. docs/adr/0023.
 
 use std::cell::RefCell;
 use std::sync::LazyLock;
+use std::thread::LocalKey;
 
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::dict::{DecoderDictionary, EncoderDictionary};
@@ -18,26 +21,41 @@ const PLAIN: u8 = 0;
 /// LZ4, its size before; read, and not written any more.
 const LZ4: u8 = 1;
 /// The size as four bytes, little-endian, then a zstd frame that was made with
-/// `packing_1.txt`.
+/// `packing_1.txt`; read, and not written any more.
 const ZSTD_1: u8 = 2;
+/// The same, made with both files, without the size in the frame.
+const ZSTD_2: u8 = 3;
 const SIZE_BYTES: usize = size_of::<u32>();
 /// Bytes from which on packing is worth it.
 const PACKED_BYTES_MIN: usize = 64;
 
-const DICTIONARY_1: &[u8] = include_bytes!("packing_1.txt");
-/// On webhooks of 1.5 KiB level 1 takes half as long again and saves a tenth.
-const LEVEL: i32 = -1;
+const TEXT: &[u8] = include_bytes!("packing_1.txt");
+const TABLES: &[u8] = include_bytes!("packing_2.bin");
+/// Of webhooks of 1.5 KiB level 1 leaves a twentieth more, and is done in five
+/// sixths of the time.
+const LEVEL: i32 = 3;
 
-static PACKING_1: LazyLock<EncoderDictionary<'static>> =
-    LazyLock::new(|| EncoderDictionary::copy(DICTIONARY_1, LEVEL));
+static PACKING_2: LazyLock<EncoderDictionary<'static>> =
+    LazyLock::new(|| EncoderDictionary::copy(&[TABLES, TEXT].concat(), LEVEL));
 static UNPACKING_1: LazyLock<DecoderDictionary<'static>> =
-    LazyLock::new(|| DecoderDictionary::copy(DICTIONARY_1));
+    LazyLock::new(|| DecoderDictionary::copy(TEXT));
+static UNPACKING_2: LazyLock<DecoderDictionary<'static>> =
+    LazyLock::new(|| DecoderDictionary::copy(&[TABLES, TEXT].concat()));
 
 thread_local! {
-    static COMPRESSOR: RefCell<Option<Compressor<'static>>> =
-        RefCell::new(Compressor::with_prepared_dictionary(&PACKING_1).ok());
-    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> =
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = RefCell::new(compressor().ok());
+    static DECOMPRESSOR_1: RefCell<Option<Decompressor<'static>>> =
         RefCell::new(Decompressor::with_prepared_dictionary(&UNPACKING_1).ok());
+    static DECOMPRESSOR_2: RefCell<Option<Decompressor<'static>>> =
+        RefCell::new(Decompressor::with_prepared_dictionary(&UNPACKING_2).ok());
+}
+
+fn compressor() -> std::io::Result<Compressor<'static>> {
+    let mut zstd = Compressor::with_prepared_dictionary(&PACKING_2)?;
+    // The form says which, and how long it was.
+    zstd.include_dictid(false)?;
+    zstd.include_contentsize(false)?;
+    Ok(zstd)
 }
 
 /// Packs, if that makes it smaller. (Without the memory for a compressor it
@@ -63,7 +81,8 @@ pub(super) fn unpack(mut packed: Vec<u8>) -> Option<Vec<u8>> {
             Some(packed)
         }
         LZ4 => lz4_flex::decompress_size_prepended(&packed[1..]).ok(),
-        ZSTD_1 => unzstd(&packed[1..]),
+        ZSTD_1 => unzstd(&DECOMPRESSOR_1, &packed[1..]),
+        ZSTD_2 => unzstd(&DECOMPRESSOR_2, &packed[1..]),
         _ => None,
     }
 }
@@ -72,16 +91,18 @@ fn zstd(plain: &[u8]) -> Option<Vec<u8>> {
     let size = u32::try_from(plain.len()).ok()?;
     let frame = COMPRESSOR.with_borrow_mut(|zstd| zstd.as_mut()?.compress(plain).ok())?;
     let mut packed = Vec::with_capacity(1 + SIZE_BYTES + frame.len());
-    packed.push(ZSTD_1);
+    packed.push(ZSTD_2);
     packed.extend_from_slice(&size.to_le_bytes());
     packed.extend_from_slice(&frame);
     Some(packed)
 }
 
-fn unzstd(packed: &[u8]) -> Option<Vec<u8>> {
+type Unpacking = LocalKey<RefCell<Option<Decompressor<'static>>>>;
+
+fn unzstd(with: &'static Unpacking, packed: &[u8]) -> Option<Vec<u8>> {
     let (size, frame) = packed.split_first_chunk::<SIZE_BYTES>()?;
     let size = usize::try_from(u32::from_le_bytes(*size)).ok()?;
-    DECOMPRESSOR.with_borrow_mut(|zstd| zstd.as_mut()?.decompress(frame, size).ok())
+    with.with_borrow_mut(|zstd| zstd.as_mut()?.decompress(frame, size).ok())
 }
 
 #[cfg(test)]
@@ -108,14 +129,19 @@ mod tests {
     #[test]
     fn a_short_webhook_shrinks_to_a_fraction() {
         let packed = pack(WEBHOOK.as_bytes());
-        assert!(packed.len() * 3 < WEBHOOK.len(), "{} bytes", packed.len());
+        assert!(packed.len() * 4 < WEBHOOK.len(), "{} bytes", packed.len());
     }
 
     #[test]
-    fn the_dictionary_is_what_it_was() {
+    fn the_dictionaries_are_what_they_were() {
+        let digest = |bytes| hex::encode(Sha256::digest(bytes));
         assert_eq!(
-            hex::encode(Sha256::digest(DICTIONARY_1)),
+            digest(TEXT),
             "3ecb7c00a455ef60bb85ff5be525ce173d231a2a6ab9be29c2de9848fc46a9b4"
+        );
+        assert_eq!(
+            digest(TABLES),
+            "d36235ae0bcc9bd433398e8f63b2efb52f8de9db36de6bac50230e791c5d53c6"
         );
     }
 
@@ -125,21 +151,22 @@ mod tests {
         let mut lz4 = vec![LZ4];
         lz4.extend(lz4_flex::compress_prepend_size(hola.as_bytes()));
         assert_eq!(unpack(lz4).unwrap(), hola.as_bytes());
-        let zstd_1 = hex::decode(
+        for zstd in [
             "024600000028b52ffd2046e50000786275656e617320746172646573307d03006dabaa875d9585ae4d81",
-        )
-        .unwrap();
-        assert_eq!(
-            unpack(zstd_1).unwrap(),
-            br#"{"role":"agent","message":"Hola, buenas tardes","time_in_call_secs":0}"#
-        );
+            "034600000028b52ffd0000cd0000f380029d55ff51b75c5dfe1d0503fc6d4b875da3a17b775b62",
+        ] {
+            assert_eq!(
+                unpack(hex::decode(zstd).unwrap()).unwrap(),
+                br#"{"role":"agent","message":"Hola, buenas tardes","time_in_call_secs":0}"#
+            );
+        }
     }
 
     #[test]
     fn what_is_damaged_is_nothing() {
         let packed = pack(WEBHOOK.as_bytes());
         assert_eq!(unpack(packed[..packed.len() - 1].to_vec()), None);
-        assert_eq!(unpack(vec![ZSTD_1, 1]), None);
+        assert_eq!(unpack(vec![ZSTD_2, 1]), None);
         assert_eq!(unpack(vec![9, 9]), None);
         assert_eq!(unpack(vec![]), None);
     }
