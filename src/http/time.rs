@@ -49,7 +49,8 @@ impl Type for Time {
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+        // Written as below, without making a text of it first.
+        self.0.serialize(serializer)
     }
 }
 
@@ -65,5 +66,21 @@ impl ParseFromJSON for Time {
         DateTime::parse_from_rfc3339(text)
             .map(|time| Self(time.to_utc()))
             .map_err(|_| ParseError::custom("must be a time like 2025-10-28T23:29:50Z"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_written_in_one_way() {
+        for nanos in [0, 5_000_000, 123_000, 1, 999_999_999] {
+            let time = Time(DateTime::from_timestamp(1_761_694_190, nanos).unwrap());
+            let written = serde_json::to_value(time).unwrap();
+            assert_eq!(Some(written), time.to_json());
+        }
+        let time = Time(DateTime::from_timestamp(1_761_694_190, 0).unwrap());
+        assert_eq!(time.to_json(), Some("2025-10-28T23:29:50Z".into()));
     }
 }
