@@ -72,6 +72,8 @@ async fn during_a_rebuild_everything_goes_on() {
         assert!(!replay(&app).await["replay"].is_null(), "it is under way");
     }
     reading.rollback().await.unwrap();
+    // A service that stops waits for every connection.
+    drop(reader);
 
     let swapped = async {
         loop {
