@@ -3,7 +3,7 @@
 //! Every lookup by phone goes through [`PhoneIndex`], so that a number never
 //! has to be a key in the clear.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use hmac::{Hmac, Mac};
 use phonenumber::Mode;
@@ -47,7 +47,10 @@ impl PhoneNumber {
     /// # Errors
     /// [`InvalidPhone`] when the text is anything else.
     pub fn from_digits(digits: &str) -> Result<Self, InvalidPhone> {
-        is_e164(digits)
+        let plausible = (E164_DIGITS_MIN..=E164_DIGITS_MAX).contains(&digits.len())
+            && digits.bytes().all(|b| b.is_ascii_digit())
+            && !digits.starts_with('0');
+        plausible
             .then(|| Self(format!("+{digits}")))
             .ok_or(InvalidPhone)
     }
@@ -170,46 +173,28 @@ impl fmt::Display for PhoneNumber {
     }
 }
 
-/// Whether these may be the digits of an E.164 number.
-fn is_e164(digits: &str) -> bool {
-    (E164_DIGITS_MIN..=E164_DIGITS_MAX).contains(&digits.len())
-        && digits.bytes().all(|b| b.is_ascii_digit())
-        && !digits.starts_with('0')
-}
-
-/// An address, of which is shown what [`mask`] leaves: for lists, without making
-/// a text of each.
-#[derive(Clone, Copy, Debug)]
-pub struct Masked<'a>(pub &'a str);
-
-impl fmt::Display for Masked<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(address) = self;
-        let mut from_the_end = address.char_indices().rev();
-        let shown_from = from_the_end.nth(SHOWN_DIGITS - 1).map_or(0, |(at, _)| at);
-        let digits = address.strip_prefix('+').filter(|digits| is_e164(digits));
-        let kept = digits.map_or(0, |digits| 1 + country_code_len(digits));
-        let (kept, hidden, shown) = match shown_from <= kept {
-            true => ("", *address, ""),
-            false => (
-                &address[..kept],
-                &address[kept..shown_from],
-                &address[shown_from..],
-            ),
-        };
-        f.write_str(kept)?;
-        for _ in hidden.chars() {
-            f.write_char('*')?;
-        }
-        f.write_str(shown)
-    }
-}
-
 /// Hides a number but for its country code and last four digits:
 /// `+573001234567` becomes `+57******4567`. What is not a number (a group, a
 /// provider's own id) keeps its last four characters only.
 pub fn mask(address: &str) -> String {
-    Masked(address).to_string()
+    let shown_from = address
+        .char_indices()
+        .rev()
+        .nth(SHOWN_DIGITS - 1)
+        .map_or(0, |(at, _)| at);
+    let kept = match PhoneNumber::parse(address) {
+        Ok(number) => 1 + country_code_len(number.digits()),
+        Err(_) => 0,
+    };
+    if shown_from <= kept {
+        return "*".repeat(address.chars().count());
+    }
+    let hidden = address[kept..shown_from].chars().count();
+    let mut masked = String::with_capacity(address.len());
+    masked.push_str(&address[..kept]);
+    masked.extend(std::iter::repeat_n('*', hidden));
+    masked.push_str(&address[shown_from..]);
+    masked
 }
 
 /// A document with a number masked wherever it stands in it.

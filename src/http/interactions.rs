@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use domain::phone::{Masked, PhoneNumber, mask, mask_in, mask_json};
+use domain::phone::{PhoneNumber, mask, mask_in, mask_json};
 use domain::{Channel, Direction, Provider};
 use poem::Request;
 use poem::web::Data;
@@ -16,7 +16,7 @@ use projections::call_details::CallDetail;
 use projections::interaction_events::InteractionEvent;
 use projections::interactions::{self, Cursor, Detail, Filter, Interaction, Listed};
 use projections::messages::Message;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -112,7 +112,7 @@ struct ListedView<'r> {
     provider: Option<&'r str>,
     direction: Option<&'r str>,
     status: &'r str,
-    phone_number: Option<Address<'r>>,
+    phone_number: Option<Cow<'r, str>>,
     agent_id: Option<&'r str>,
     batch_id: Option<&'r str>,
     conversation_id: Option<&'r str>,
@@ -122,21 +122,6 @@ struct ListedView<'r> {
     duration_secs: Option<i64>,
     summary: Option<Cow<'r, str>>,
     message_count: i64,
-}
-
-/// Whom an interaction is with.
-enum Address<'r> {
-    Shown(&'r str),
-    Hidden(Masked<'r>),
-}
-
-impl Serialize for Address<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Shown(address) => serializer.serialize_str(address),
-            Self::Hidden(address) => serializer.collect_str(address),
-        }
-    }
 }
 
 impl<'r> ListedView<'r> {
@@ -149,8 +134,8 @@ impl<'r> ListedView<'r> {
             direction: row.direction,
             status: row.status,
             phone_number: match hidden {
-                Some(number) => Some(Address::Hidden(Masked(number))),
-                None => row.phone_number.map(Address::Shown),
+                Some(number) => Some(mask(number).into()),
+                None => row.phone_number.map(Cow::from),
             },
             agent_id: row.agent_id,
             batch_id: row.batch_id,
