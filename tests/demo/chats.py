@@ -15,6 +15,8 @@ QUIET_SECS_MAX = 120
 RATES = {"phone_answers": 1.0, "phone_replies": REPLIES, "phone_media": 0.1,
          "reply_secs": "5..60"}
 NOBODY_ANSWERS = {"phone_replies": 0, "phone_media": 0.0}
+# What Twilio says of a message that it took and that nobody got.
+NOT_GOT = ("failed", "undelivered")
 
 
 def name_of(recipient):
@@ -42,20 +44,23 @@ class Chats:
                 "call_metadata": {"client_name": name_of(recipient)},
             })
         phones = [r["phone_number"] for r in reached]
-        self.until_quiet(phones, inbound=len(phones) * REPLIES)
+        self.until_quiet(phones, REPLIES)
         self.control({"rates": NOBODY_ANSWERS})
         self.take_over(phones[0])
         return phones
 
-    def until_quiet(self, phones, inbound):
+    def until_quiet(self, phones, replies):
         """Everybody has written, and nothing is owed any more."""
         began = time.monotonic()
         while True:
             heard = [m for p in phones for m in self.messages(p, "inbound")]
             queue = self.service.raw("GET", "/api/stats")["stats"]["queue"]
             owed = queue["waiting"] + queue["active"]
+            answered = not owed and self.is_answered(phones)
+            # Last of all: whoever got something meanwhile has more to say.
+            inbound = self.to_hear(phones, replies)
+            done = answered and len(heard) >= inbound
             waited = time.monotonic() - began
-            done = len(heard) >= inbound and not owed and self.is_answered(phones)
             self.progress.show(f"{int(waited):3} s  heard {len(heard)} of {inbound}, "
                                f"owed {owed}, sent {queue['completed']}", last=done)
             if done:
@@ -63,6 +68,17 @@ class Chats:
             if waited > QUIET_SECS_MAX:
                 raise TimeoutError(f"the conversations did not end within {QUIET_SECS_MAX} s")
             time.sleep(0.5)
+
+    def to_hear(self, phones, replies):
+        """How many messages these people have written, or will: each answers so many of ours, and
+        one that does not arrive (some never do) is not answered."""
+        wrote, got = Counter(), Counter()
+        for (phone, direction), messages in self.really().items():
+            if direction == "inbound":
+                wrote[phone] = len(messages)
+            else:
+                got[phone] = sum(m["status"] not in NOT_GOT for m in messages)
+        return sum(max(wrote[p], min(got[p], replies)) for p in phones)
 
     def is_answered(self, phones):
         """The last word in each conversation is ours, and the provider has taken it."""
@@ -77,13 +93,13 @@ class Chats:
         self.service.raw("POST", f"{path}/escalate", {"reason": "demostración"})
         self.control({"inbound": [{"from": phone, "body": "¿Puedo hablar con un asesor?"}]})
         began = time.monotonic()
-        while self.messages(phone, "inbound")[-1]["content"] != "¿Puedo hablar con un asesor?":
+        while "¿Puedo hablar con un asesor?" not in self.said(phone):
             if time.monotonic() - began > QUIET_SECS_MAX:
                 raise TimeoutError("the client's message did not come")
             time.sleep(0.2)
         words = "Hola, le escribe Luis, del equipo. ¿En qué le ayudo?"
         self.service.raw("POST", f"{path}/messages", {"content": words})
-        self.until_quiet([phone], inbound=REPLIES + 1)
+        self.until_quiet([phone], replies=0)
         self.service.raw("POST", f"{path}/resume", {})
 
     def conversation(self, phone):
@@ -92,19 +108,27 @@ class Chats:
     def messages(self, phone, direction):
         return [m for m in self.conversation(phone)["messages"] if m["direction"] == direction]
 
-    def compare(self, phones):
-        """Prints what both sides say; returns how many conversations differ."""
+    def said(self, phone):
+        return [m["content"] for m in self.messages(phone, "inbound")]
+
+    def really(self):
+        """What the sandbox's telephones wrote and were sent, by number and direction."""
         really = {}
         for message in self.truth()["messages"]:
             ours = message["direction"] == "outbound"
             number = message["to" if ours else "from"].removeprefix("whatsapp:")
-            # Of a template the provider shows what was filled in.
-            body = None if message["content_sid"] else message["body"]
-            really.setdefault((number, message["direction"]), []).append(body)
+            really.setdefault((number, message["direction"]), []).append(message)
+        return really
+
+    def compare(self, phones):
+        """Prints what both sides say; returns how many conversations differ."""
+        really = self.really()
         differing, counts = 0, Counter()
         for phone in phones:
             for direction in ("inbound", "outbound"):
                 real = really.get((phone, direction), [])
+                # Of a template the provider shows what was filled in.
+                real = [None if m["content_sid"] else m["body"] for m in real]
                 told = [m["content"] for m in self.messages(phone, direction)]
                 counts[direction, "really"] += len(real)
                 counts[direction, "told"] += len(told)
