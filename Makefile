@@ -36,6 +36,7 @@ test: setup lint ## Everything, on a throw-away PostgreSQL that the tests start 
 	cargo doc --workspace --no-deps --locked --quiet
 	bash tests/sdk/run.sh
 	bash tests/tlog/run.sh
+	bash tests/tour/run.sh $(TARGET)/debug/bitacora
 
 .PHONY: sdk
 sdk: setup ## The providers' official SDKs against sandbox and service (wants PyPI once)
@@ -58,8 +59,8 @@ bench: setup ## What it can do, against PostgreSQL alone and the stock framework
 	DURABLE=1 bash tests/with_postgres.sh $(TARGET)/release/bench --program $(BITACORA) $(BENCH)
 
 .PHONY: tour
-tour: build ## Run every command of the README's tour against a fresh service
-	bash tests/tour/run.sh
+tour: build ## Run every command of the README's tour, and the demonstration, on a fresh service
+	bash tests/tour/run.sh $(BITACORA)
 
 .PHONY: openapi
 openapi: ## Write openapi/bitacora.json, which a test compares

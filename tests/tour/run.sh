@@ -1,12 +1,20 @@
 #!/usr/bin/env bash
-# Runs every command of the README's tour, in order, against a fresh service,
-# and stops at the first that fails. What the README says is thereby true.
+# Runs every command of the README's tour, in order, against a fresh service on
+# free ports, then the demonstration on the same, and stops at the first that
+# fails. What the README says is thereby true.
+#
+#   tests/tour/run.sh [PROGRAM]      default: target/release/bitacora
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
+program=$(realpath "${1:-${CARGO_TARGET_DIR:-target}/release/bitacora}")
 work=$(mktemp -d)
 chmod 755 "$work"
-export DATA_DIR="$work/data" PORT="${TOUR_PORT:-3000}" SANDBOX_PORT="${TOUR_SANDBOX_PORT:-4010}"
+free_port() {
+  python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+PORT=$(free_port) SANDBOX_PORT=$(free_port) DATA_DIR=$work/data
+export PORT SANDBOX_PORT DATA_DIR
 service=
 finish() {
   [ -z "$service" ] || { kill -TERM "$service" 2> /dev/null && wait "$service"; } || true
@@ -14,10 +22,10 @@ finish() {
 }
 trap finish EXIT
 
-./target/release/bitacora dev > "$work/out" 2> "$work/err" &
+"$program" dev > "$work/out" 2> "$work/err" &
 service=$!
-for _ in $(seq 100); do
-  curl -fsS "http://localhost:$PORT/readyz" > /dev/null 2>&1 && break
+# The last thing that it says of itself.
+until grep -q '^Sample group:' "$work/out"; do
   kill -0 "$service" || { cat "$work/err"; exit 1; }
   sleep 0.2
 done
@@ -27,8 +35,11 @@ cat "$work/out"
 awk '/^## Five minutes/ {in_tour = 1; next} /^## / {in_tour = 0}
      in_tour && /^```sh/ {in_block = 1; next} /^```/ {in_block = 0}
      in_tour && in_block' README.md > "$work/tour.sh"
-sed -i -e "s#\.bitacora/#$DATA_DIR/#g" -e "s#localhost:3000#localhost:$PORT#g" -e "s#localhost:4010#localhost:$SANDBOX_PORT#g" "$work/tour.sh"
+sed -i -e "s#target/release/bitacora#$program#g" -e "s#\.bitacora/#$DATA_DIR/#g" \
+  -e "s#localhost:3000#localhost:$PORT#g" -e "s#localhost:4010#localhost:$SANDBOX_PORT#g" "$work/tour.sh"
 ADMIN_PASSWORD=$(sed -n 's/^First login:.*password: \([^ ]*\).*/\1/p' "$work/out")
 export ADMIN_PASSWORD
 bash -euo pipefail -x "$work/tour.sh"
 echo 'tour: every command worked'
+
+python3 tests/demo/campaign.py "$program"
