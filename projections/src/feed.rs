@@ -19,6 +19,23 @@ use crate::{text, time};
 /// page brings: a page of long transcripts is shorter than a page of callbacks.
 const PAGE_BYTES_MAX: i64 = 4 * 1024 * 1024;
 
+/// The positions and sizes of a page's events of some types. Each type by
+/// itself: the index on types holds each in order, and however rare or common
+/// they are together, no more than a page of each is read. The bounds are of
+/// type and position together, which no other index serves: to a planner that
+/// has met one type only, it would be as good to go through the whole rest of
+/// the ledger for each.
+const OF_TYPES: &str = "select position, pg_column_size(payload) as bytes
+    from (select candidate.position from unnest($5::text[]) as wanted (event_type)
+          cross join lateral (
+              select position from public.events e
+              where (e.event_type, e.position) > (wanted.event_type, $1)
+                and (e.event_type, e.position) <= (wanted.event_type, $4)
+              order by e.event_type, e.position limit $2) as candidate
+          order by candidate.position limit $2) as chosen
+    cross join lateral (select payload from public.events e
+                        where e.position = chosen.position limit 1) as event";
+
 const COLUMNS: &str = "e.position, e.aggregate_type, e.aggregate_id, e.sequence, e.event_type,
     e.event_version, e.payload::text as payload, e.metadata ->> 'provider' as provider,
     coalesce(e.occurred_at, e.recorded_at) as occurred_at, e.recorded_at, e.delivery_id";
@@ -155,19 +172,7 @@ pub(crate) async fn page_of(
     (after, upto): (i64, i64),
     limit: i64,
 ) -> anyhow::Result<Page> {
-    // Each type by itself: the index on types holds each in order, and however
-    // rare or common they are together, no more than a page of each is read.
-    let page = "select position, pg_column_size(payload) as bytes
-                from (select candidate.position from unnest($5::text[]) as wanted (event_type)
-                      cross join lateral (
-                          select position from public.events e
-                          where e.event_type = wanted.event_type
-                            and e.position > $1 and e.position <= $4
-                          order by e.position limit $2) as candidate
-                      order by candidate.position limit $2) as chosen
-                cross join lateral (select payload from public.events e
-                                    where e.position = chosen.position limit 1) as event";
-    let sql = paged(page);
+    let sql = paged(OF_TYPES);
     let rows = sqlx::query_as(&sql)
         .bind(after)
         .bind(limit)
@@ -178,6 +183,27 @@ pub(crate) async fn page_of(
     // Short pages may be short for their size, so only an empty one is the end.
     let upto = rows.last().map_or(upto, |row| row.position);
     Page::of(conn, opener, rows, (after, upto), limit).await
+}
+
+/// PostgreSQL's plan for a page of these types, as far as up to a position, line
+/// by line.
+///
+/// # Errors
+/// When the database fails.
+pub async fn explain(
+    conn: &mut PgConnection,
+    types: &[&str],
+    upto: i64,
+) -> sqlx::Result<Vec<String>> {
+    let sql = format!("explain {}", paged(OF_TYPES));
+    sqlx::query_scalar(&sql)
+        .bind(0_i64)
+        .bind(1_250_i64)
+        .bind(PAGE_BYTES_MAX)
+        .bind(upto)
+        .bind(types)
+        .fetch_all(conn)
+        .await
 }
 
 impl Page {

@@ -102,6 +102,32 @@ async fn the_planner_knows_the_new_tables() {
 }
 
 #[tokio::test]
+async fn what_is_rare_is_not_looked_for_in_the_whole_ledger() {
+    let database = Database::create().await;
+    append(&database.pool, &many_calls()).await;
+    let mut conn = database.pool.acquire().await.unwrap();
+    // As on a new ledger: PostgreSQL has met one type only, thousands of times.
+    for sql in [
+        "insert into events (aggregate_type, aggregate_id, sequence, event_type, event_version,
+                             payload, metadata, delivery_id)
+         select aggregate_type, aggregate_id || '-' || n, sequence, event_type, event_version,
+                payload, metadata, gen_random_uuid()
+         from (select * from events where event_type = 'call.completed' limit 1) as one,
+              generate_series(1, 20000) as n",
+        "analyze events",
+        "set enable_seqscan = off",
+    ] {
+        sqlx::query(sql).execute(&mut *conn).await.unwrap();
+    }
+    let upto = head(&database.pool).await;
+    let types = ["call.completed", "user.registered", "batch.requested"];
+    let plan = projections::feed::explain(&mut conn, &types, upto).await;
+    let plan = plan.unwrap().join("\n");
+    assert!(plan.contains("using events_type on"), "{plan}");
+    assert!(!plan.contains("Filter: (event_type"), "{plan}");
+}
+
+#[tokio::test]
 async fn a_long_reader_delays_the_swap_and_nobody_else() {
     let database = Database::create().await;
     let engine = database.engine();
