@@ -6,15 +6,10 @@
 #   tests/tour/run.sh [PROGRAM]      default: target/release/bitacora
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-
+root=$PWD
 program=$(realpath "${1:-${CARGO_TARGET_DIR:-target}/release/bitacora}")
 work=$(mktemp -d)
 chmod 755 "$work"
-free_port() {
-  python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
-}
-PORT=$(free_port) SANDBOX_PORT=$(free_port) DATA_DIR=$work/data
-export PORT SANDBOX_PORT DATA_DIR
 service=
 finish() {
   [ -z "$service" ] || { kill -TERM "$service" 2> /dev/null && wait "$service"; } || true
@@ -22,24 +17,35 @@ finish() {
 }
 trap finish EXIT
 
-"$program" dev > "$work/out" 2> "$work/err" &
+free_port() {
+  python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+port=$(free_port) sandbox_port=$(free_port)
+# Nothing of the caller's own, no .env file: the tour erases people.
+settings=(
+  PATH="$PATH" HOME="$work" PYTHONUTF8=1
+  DATA_DIR="$work/data" PORT="$port" SANDBOX_PORT="$sandbox_port"
+)
+ln -s "$root/tests" "$work/tests"
+cd "$work"
+
+env -i "${settings[@]}" "$program" dev > out 2> err &
 service=$!
 # The last thing that it says of itself.
-until grep -q '^Sample group:' "$work/out"; do
-  kill -0 "$service" || { cat "$work/err"; exit 1; }
+until grep -q '^Sample group:' out; do
+  kill -0 "$service" || { cat err; exit 1; }
   sleep 0.2
 done
-cat "$work/out"
+cat out
 
 # The blocks ```sh of the section "Five minutes", as one script.
 awk '/^## Five minutes/ {in_tour = 1; next} /^## / {in_tour = 0}
      in_tour && /^```sh/ {in_block = 1; next} /^```/ {in_block = 0}
-     in_tour && in_block' README.md > "$work/tour.sh"
-sed -i -e "s#target/release/bitacora#$program#g" -e "s#\.bitacora/#$DATA_DIR/#g" \
-  -e "s#localhost:3000#localhost:$PORT#g" -e "s#localhost:4010#localhost:$SANDBOX_PORT#g" "$work/tour.sh"
-ADMIN_PASSWORD=$(sed -n 's/^First login:.*password: \([^ ]*\).*/\1/p' "$work/out")
-export ADMIN_PASSWORD
-bash -euo pipefail -x "$work/tour.sh"
+     in_tour && in_block' "$root/README.md" > tour.sh
+sed -i -e "s#target/release/bitacora#$program#g" -e "s#\.bitacora/#$work/data/#g" \
+  -e "s#localhost:3000#localhost:$port#g" -e "s#localhost:4010#localhost:$sandbox_port#g" tour.sh
+password=$(sed -n 's/^First login:.*password: \([^ ]*\).*/\1/p' out)
+env -i "${settings[@]}" ADMIN_PASSWORD="$password" bash -euo pipefail -x tour.sh
 echo 'tour: every command worked'
 
-python3 tests/demo/campaign.py "$program"
+env -i "${settings[@]}" python3 tests/demo/campaign.py "$program"
