@@ -12,6 +12,7 @@ use domain::sealed::key_ids;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
+use crate::engine::BATCH_EVENTS_MAX;
 use crate::keys::{self, Opened, Opener};
 use crate::{text, time};
 
@@ -185,8 +186,8 @@ pub(crate) async fn page_of(
     Page::of(conn, opener, rows, (after, upto), limit).await
 }
 
-/// PostgreSQL's plan for a page of these types, as far as up to a position, line
-/// by line.
+/// PostgreSQL's plan for the first page of these types up to a position, line by
+/// line.
 ///
 /// # Errors
 /// When the database fails.
@@ -198,7 +199,7 @@ pub async fn explain(
     let sql = format!("explain {}", paged(OF_TYPES));
     sqlx::query_scalar(&sql)
         .bind(0_i64)
-        .bind(1_250_i64)
+        .bind(BATCH_EVENTS_MAX)
         .bind(PAGE_BYTES_MAX)
         .bind(upto)
         .bind(types)
